@@ -1,0 +1,1 @@
+"""The imaging half: receives, archives, reads, writes and sends DICOM. No torch."""

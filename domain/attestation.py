@@ -1,0 +1,80 @@
+"""What we claim about a generated series, before and after it is published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from domain.findings import Finding
+from domain.generation import ConditioningRecord, ExecutionEnvironment, ModelIdentity
+from domain.series import GeneratedInstance, GeneratedSeries
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceStatement:
+    """Claims about one generated series, complete before publication; signed and carried inside each instance.
+
+    Attributes
+    ----------
+    source_study_uid, source_series_uid, source_digest : str
+        The real series that conditioned the generator, and the digest over its instances.
+    snapshot_digest : str
+        Salted digest of the EHR snapshot: no values.
+    conditioning : ConditioningRecord
+        Targets are rendered as kinds only; a value never leaves in a statement.
+    findings : tuple of Finding
+        Quality findings; all passed or not applicable.
+    """
+
+    request_id: str
+    requested_by: str
+    requested_at: datetime
+    source_study_uid: str
+    source_series_uid: str
+    source_digest: str
+    snapshot_digest: str
+    context_as_of: datetime
+    pairing: tuple[str, ...]
+    consent: str
+    model: ModelIdentity
+    seed: int
+    sampler: str
+    sampler_steps: int
+    guidance: float
+    conditioning: ConditioningRecord
+    environment: ExecutionEnvironment
+    findings: tuple[Finding, ...]
+    series: GeneratedSeries
+    software_version: str
+    generated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceDigest:
+    """A FHIR resource of ours and the digest of its canonical JSON."""
+
+    reference: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """Claims bound to the digests of what was published, and signed.
+
+    Attributes
+    ----------
+    provenance_reference : str
+        ``Provenance/<id>`` on the FHIR server.
+    resources : tuple of ResourceDigest
+        The FHIR resources published with it.
+    jws : str
+        Compact JWS (RFC 7515) whose payload is the canonical JSON of statement, instances, receipts and resources.
+    """
+
+    request_id: str
+    series_uid: str
+    instances: tuple[GeneratedInstance, ...]
+    provenance_reference: str
+    resources: tuple[ResourceDigest, ...]
+    jws: str
+    attested_at: datetime

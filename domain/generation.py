@@ -1,0 +1,124 @@
+"""What someone asks us to make, and what the generator returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.clinical import ClinicalFact
+from domain.identifiers import SeriesUid
+from domain.series import GeneratedSeries
+from domain.volume import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What someone asked us to make; its id names everything that follows from it.
+
+    Attributes
+    ----------
+    series_digest : str
+        ``sha256:`` over the sorted instance digests of the source series as it stood when the request was made.
+    guidance : float
+        Weight of classifier-free guidance, at least 1.
+    sampler_steps : int
+        Number of denoising steps.
+    asked : tuple of ClinicalFact
+        Values that the requester asks for; they stand above the EHR's.
+    """
+
+    request_id: str
+    series_uid: SeriesUid
+    series_digest: str
+    model: str
+    seed: int
+    guidance: float
+    sampler_steps: int
+    requested_at: datetime
+    requested_by: str
+    asked: tuple[ClinicalFact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which network made a volume: name, version, digests of weights and card, licence."""
+
+    name: str
+    version: str
+    weights_digest: str
+    card_digest: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConditioningRecord:
+    """What the generator was told, for gates and provenance.
+
+    Attributes
+    ----------
+    targets : tuple of (str, float, str)
+        Concept, value and UCUM unit of each number that the volume has to obey.
+    used : tuple of str
+        Kinds of tokens that were present (``prior-image``, ``hippocampus-anterior-volume``).
+    missing : tuple of str
+        Kinds that the model knows and the context did not hold: masked, never filled in.
+    """
+
+    targets: tuple[tuple[str, float, str], ...]
+    used: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionEnvironment:
+    """Software and hardware facts that decide the last bits of a volume."""
+
+    software: tuple[tuple[str, str], ...]
+    device: str
+    threads: int
+    instruction_set: str
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedVolume:
+    """Array and geometry, no identity.
+
+    Attributes
+    ----------
+    volume : Volume
+        Intensities of the model's output range (card: ``intensity_range``).
+    label_map : array, (slice, row, column), uint8, or None
+        Labels that belong to the volume, on the same grid; their names stand in the card.
+    """
+
+    volume: Volume
+    label_map: NDArray[np.uint8] | None
+    model: ModelIdentity
+    seed: int
+    sampler: str
+    sampler_steps: int
+    guidance: float
+    conditioning: ConditioningRecord
+    environment: ExecutionEnvironment
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A destination's word that it took the whole series."""
+
+    destination: str
+    protocol: str
+    instances: int
+    accepted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Who accepted which instances."""
+
+    request_id: str
+    series: GeneratedSeries
+    receipts: tuple[Receipt, ...]

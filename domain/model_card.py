@@ -1,0 +1,165 @@
+"""The card of a set of weights: what the network may be given, what it answers, what it was made from, how it measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domain.errors import RequestInvalid, UnsupportedSeries
+from domain.volume import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """A closed interval with its UCUM unit."""
+
+    low: float
+    high: float
+    unit: str
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g} {self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesLimits:
+    """The series that a model was trained to take.
+
+    Attributes
+    ----------
+    modality : str
+        Defined term of (0008,0060).
+    spacing_mm : ValueRange
+        For each of the three axes.
+    field_of_view_mm : tuple of ValueRange
+        Along patient axes (Superior, Posterior, Left), see `domain.volume.to_patient_axes`.
+    """
+
+    modality: str
+    spacing_mm: ValueRange
+    field_of_view_mm: tuple[ValueRange, ValueRange, ValueRange]
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptInput:
+    """A clinical number that the model obeys.
+
+    Attributes
+    ----------
+    kind : str
+        Name of the concept (``hippocampus-anterior-volume``).
+    trained : ValueRange
+        Range of the value in training; outside it a request is refused.
+    """
+
+    kind: str
+    trained: ValueRange
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReference:
+    """What real volumes look like in the model's own intensity scale, measured on validation subjects.
+
+    Attributes
+    ----------
+    intensity_range : ValueRange
+        Range of the output scale.
+    mean, standard_deviation, sharpness : ValueRange
+        Accepted ranges of the volume's mean, standard deviation and mean absolute gradient (per mm).
+    source_similarity : ValueRange
+        Accepted normalised cross-correlation with the source image; above it the volume counts as a copy.
+    volume_tolerance : float
+        Accepted relative difference between a requested and a generated label volume.
+    labels : tuple of (int, str)
+        Label value and the concept whose volume it is.
+    """
+
+    intensity_range: ValueRange
+    mean: ValueRange
+    standard_deviation: ValueRange
+    sharpness: ValueRange
+    source_similarity: ValueRange
+    volume_tolerance: float
+    labels: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measured figure, with the number of cases behind it and the split it was measured on."""
+
+    name: str
+    value: float
+    unit: str
+    n: int
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """Everything a person or a gate has to know about a set of weights."""
+
+    name: str
+    version: str
+    family: str
+    summary: str
+    intended_use: str
+    out_of_scope: str
+    licence: str
+    attribution: str
+    data_sources: tuple[str, ...]
+    weights_digest: str
+    limits: SeriesLimits
+    concepts: tuple[ConceptInput, ...]
+    reference: OutputReference
+    measured: tuple[Measurement, ...]
+    training: tuple[tuple[str, str], ...]
+
+
+def require_series_fits(volume: Volume, card: ModelCard) -> Volume:
+    """Return `volume` (in patient axes) if the model was trained to take it.
+
+    Raises
+    ------
+    UnsupportedSeries
+        Naming the modality, the spacing or the field of view that does not fit, with the allowed range.
+    """
+    limits = card.limits
+    if volume.modality != limits.modality:
+        raise _unsupported(card, f"modality {volume.modality}", limits.modality)
+    for axis, spacing in zip(("slice", "row", "column"), volume.spacing_mm, strict=True):
+        if spacing not in limits.spacing_mm:
+            raise _unsupported(card, f"a {axis} spacing of {spacing:.3f} mm", str(limits.spacing_mm))
+    axes = ("inferior-superior", "anterior-posterior", "right-left")
+    for axis, extent, allowed in zip(axes, volume.field_of_view_mm, limits.field_of_view_mm, strict=True):
+        if extent not in allowed:
+            raise _unsupported(card, f"a field of view of {extent:.1f} mm {axis}", str(allowed))
+    return volume
+
+
+def require_in_trained_range(kind: str, value: float, card: ModelCard) -> float:
+    """Return `value` if the concept was trained at it.
+
+    Raises
+    ------
+    RequestInvalid
+        If the model does not know the concept, or not at this value; the value itself is not repeated.
+    """
+    for concept in card.concepts:
+        if concept.kind == kind:
+            if value in concept.trained:
+                return value
+            raise RequestInvalid(
+                found=f"a value of {kind} outside the range that {card.name} was trained on",
+                allowed=str(concept.trained),
+                action="ask for a value in this range, or use another model",
+            )
+    known = ", ".join(concept.kind for concept in card.concepts)
+    raise RequestInvalid(found=f"a value for {kind}", allowed=known, action=f"{card.name} cannot be told this: leave it out")
+
+
+def _unsupported(card: ModelCard, found: str, allowed: str) -> UnsupportedSeries:
+    return UnsupportedSeries(
+        found=found, allowed=f"{allowed} (model {card.name})", action="send a series that fits, or configure another model"
+    )

@@ -1,0 +1,1 @@
+"""3D generators conditioned on tokens; they know no encoder, no DICOM and no FHIR."""

@@ -1,0 +1,1 @@
+"""Encodes paired imaging and clinical context into conditioning tokens."""

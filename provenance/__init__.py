@@ -1,0 +1,1 @@
+"""One attestation, many renderers: digests, signatures, DICOM marks, FHIR resources, verification. No torch."""
