@@ -92,6 +92,8 @@ class GeneratedVolume:
         Intensities of the model's output range (card: ``intensity_range``).
     label_map : array, (slice, row, column), uint8, or None
         Labels that belong to the volume, on the same grid; their names stand in the card.
+    generated_at : datetime or None
+        When it was drawn; aware. Set by the step that kept it, so that a repeated later step writes the same bytes.
     """
 
     volume: Volume
@@ -103,6 +105,7 @@ class GeneratedVolume:
     guidance: float
     conditioning: ConditioningRecord
     environment: ExecutionEnvironment
+    generated_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,296 @@
+"""The archive: bytes as they came, safe on disk and in the index before anyone is told Success.
+
+Order of a landing: free room, header, file (temporary, fsync, rename, fsync of the folder), index row, answer. A kill at any
+point leaves either nothing, a file without a row (the sender was not told, and its repeat adopts the file), or everything.
+
+A file is named by the digest of its bytes, never by a UID: a UID comes from outside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from io import BytesIO
+from pathlib import Path
+
+import structlog
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from sqlalchemy import Engine
+
+from dicom_node.entities import Entity
+from dicom_node.files import digest_of, remove_leftovers, require_room, series_digest, write_durably
+from dicom_node.headers import PARSE_ERRORS, InstanceHeader, read_header
+from dicom_node.index import Index, Landing, Pending
+from dicom_node.reading import describe_series
+from dicom_node.tables import InstanceRow
+from domain.errors import UnreadableInstance, VeraiconError
+from domain.identifiers import InstanceUid
+from domain.series import ImagingSeries, InstanceReference
+
+_log = structlog.get_logger(__name__)
+
+MIN_FREE_BYTES = 512 * 2**20
+
+# A series that says how many instances it has is settled this soon after the last of them.
+_COMPLETE_QUIET_S = 1.0
+
+# One that says so and lacks some gets this many times the usual quiet; then reading says what is missing.
+_INCOMPLETE_FACTOR = 6
+
+# A temporary file this old belongs to no living writer.
+_LEFTOVER_AGE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LandedInstance:
+    """What became of one instance.
+
+    Attributes
+    ----------
+    reference : InstanceReference
+        To the bytes that were handed in, also where they were kept aside.
+    landing : Landing
+        New, duplicate or conflict.
+    """
+
+    reference: InstanceReference
+    study_uid: str
+    series_uid: str
+    landing: Landing
+
+
+@dataclass(frozen=True, slots=True)
+class SettledSeries:
+    """A received series that is quiet and whose set of instances nobody was told about yet.
+
+    Attributes
+    ----------
+    series_digest : str
+        ``sha256:`` over the sorted digests of its instances.
+    source : str
+        AE title that sent the last instance.
+    """
+
+    series_uid: str
+    series_digest: str
+    source: str
+    instances: int
+
+
+class Archive:
+    """The embedded PACS.
+
+    Parameters
+    ----------
+    engine : Engine
+        Database of the index, see `dicom_node.index.Index`.
+    folder : Path
+        Where the bytes lie: ``instances`` (held and conflicting), ``refused``.
+    min_free_bytes : int
+        Room that a landing must leave.
+    patient_id_system, issuer_systems, default_timezone
+        How series are described, see `dicom_node.reading.describe_series`.
+    clock : callable
+        Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path,
+        *,
+        min_free_bytes: int = MIN_FREE_BYTES,
+        patient_id_system: str = "",
+        issuer_systems: Mapping[str, str] | None = None,
+        default_timezone: tzinfo = UTC,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._index = Index(engine)
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        self._patient_id_system = patient_id_system
+        self._issuer_systems = dict(issuer_systems or {})
+        self._default_timezone = default_timezone
+        self._clock = clock
+        for name in ("instances", "refused"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, before_s=time.time() - _LEFTOVER_AGE_S)
+
+    def land(self, data: bytes, *, source: str, origin: str = "received") -> LandedInstance:
+        """Keep one Part 10 file for good and index it; return only when both are durable.
+
+        Parameters
+        ----------
+        data : bytes
+            A Part 10 file, kept byte for byte.
+        source : str
+            AE title of the sender.
+        origin : {"received", "generated"}
+            ``generated`` marks a series that we published ourselves; it is never announced.
+
+        Raises
+        ------
+        StorageExhausted
+            If too little room would be left: nothing was kept.
+        UnreadableInstance
+            If the bytes cannot be filed: they are kept in ``refused``.
+        """
+        require_room(self._folder, len(data), min_free_bytes=self._min_free_bytes)
+        digest = digest_of(data)
+        try:
+            header = read_header(data)
+            path = self._path_of(digest)
+            write_durably(path.parent, path.name, data)
+            landing, held_digest = self._index.file(
+                header, digest=digest, size_bytes=len(data), source=source, origin=origin, now_s=self._clock()
+            )
+        except UnreadableInstance as error:
+            self.refuse(data, error, source=source)
+            raise
+        if landing is Landing.CONFLICT:
+            _log.warning(
+                "other bytes came under a held UID and were kept aside", digest=digest, held=held_digest, source=source
+            )
+        return LandedInstance(_reference(header, digest), header.study_uid, header.series_uid, landing)
+
+    def refuse(self, data: bytes, error: VeraiconError, *, source: str) -> None:
+        """Keep bytes that cannot be filed, with the reason; nothing that reached us is lost."""
+        digest = digest_of(data)
+        write_durably(self._folder / "refused", f"{_hex(digest)}.dcm", data)
+        self._index.note_refused(digest=digest, code=error.code, found=error.found, source=source, now_s=self._clock())
+        _log.warning("bytes were refused and kept", digest=digest, code=error.code, source=source)
+
+    def series(self, series_uid: str) -> ImagingSeries:
+        """Return what a held series says of itself.
+
+        Raises
+        ------
+        UnreadableInstance
+            If no such series is held, or its bytes are not those that were received.
+        """
+        rows = self._index.instances({"SeriesInstanceUID": [series_uid]})
+        if not rows:
+            raise UnreadableInstance(
+                found="no instance of the named series in the archive",
+                allowed="a series that was received or published here",
+                action="send the series, or check its UID",
+            )
+        references = [_reference_of(row) for row in rows]
+        return describe_series(
+            [self._read(reference, pixels=False) for reference in references],
+            references,
+            patient_id_system=self._patient_id_system,
+            issuer_systems=self._issuer_systems,
+            default_timezone=self._default_timezone,
+        )
+
+    def datasets(self, series: ImagingSeries) -> list[Dataset]:
+        """Return the instances of a series with Pixel Data, each checked against its digest.
+
+        Raises
+        ------
+        UnreadableInstance
+            If bytes are missing or are not those that were received.
+        """
+        return [self._read(reference, pixels=True) for reference in series.instances]
+
+    def instance_path(self, reference: InstanceReference) -> Path:
+        """Return where the bytes of an instance lie.
+
+        Raises
+        ------
+        UnreadableInstance
+            If they do not lie there.
+        """
+        path = self._path_of(reference.digest)
+        if not path.is_file():
+            raise UnreadableInstance(
+                found="no bytes under the instance's digest",
+                allowed="a file in the archive for each row of its index",
+                action="restore the archive's folder from its backup, or send the series again",
+            )
+        return path
+
+    def series_digest(self, series_uid: str) -> str:
+        """Return the digest over a series as it is held now; over nothing where it is not held."""
+        return series_digest(row.digest for row in self._index.instances({"SeriesInstanceUID": [series_uid]}))
+
+    def unannounced(self, quiet_s: float) -> list[SettledSeries]:
+        """Return received series that changed since their announcement and look complete.
+
+        A series that states its number of instances settles one second after the last of them (or `quiet_s` if that is
+        shorter); with fewer it waits six times `quiet_s`, and then is returned all the same, since a person has to hear of
+        it: reading refuses it where slices are missing. A series that states none, or has more, settles after `quiet_s`.
+        """
+        now_s = self._clock()
+        candidates = self._index.pending(landed_before_s=now_s - min(quiet_s, _COMPLETE_QUIET_S))
+        return [
+            SettledSeries(found.series_uid, series_digest(found.digests), found.source, len(found.digests))
+            for found in candidates
+            if now_s - found.last_landed_s >= _quiet_needed_s(found, quiet_s)
+        ]
+
+    def announce(self, series_uid: str, series_digest: str) -> bool:
+        """Note that a series in this state was handed on; return False where it has changed meanwhile and stays unannounced."""
+        return self._index.announced(series_uid, series_digest)
+
+    def find(self, level: str, narrowing: Mapping[str, Sequence[str]]) -> list[Entity]:
+        """Return entities of a query level, narrowed by exact values, see `dicom_node.index.Index.entities`."""
+        return self._index.entities(level, narrowing)
+
+    def references(self, narrowing: Mapping[str, Sequence[str]]) -> list[InstanceReference]:
+        """Return held instances whose attributes have one of the named values each."""
+        return [_reference_of(row) for row in self._index.instances(narrowing)]
+
+    def read(self, reference: InstanceReference) -> Dataset:
+        """Return one instance, checked against its digest."""
+        return self._read(reference, pixels=True)
+
+    def _read(self, reference: InstanceReference, *, pixels: bool) -> Dataset:
+        data = self.instance_path(reference).read_bytes()
+        try:
+            if digest_of(data) != reference.digest:
+                raise ValueError("digest")
+            return dcmread(BytesIO(data), stop_before_pixels=not pixels)
+        except PARSE_ERRORS as error:
+            raise UnreadableInstance(
+                found="bytes in the archive that are not those that were received",
+                allowed="the bytes that the digest in the index was made from",
+                action="restore the file from a backup, or send the series again",
+            ) from error
+
+    def _path_of(self, digest: str) -> Path:
+        name = _hex(digest)
+        return self._folder / "instances" / name[:2] / f"{name}.dcm"
+
+
+def _hex(digest: str) -> str:
+    name = digest.removeprefix("sha256:")
+    if len(name) != 2 * hashlib.sha256().digest_size or set(name) - set("0123456789abcdef"):
+        raise UnreadableInstance(
+            found="a text that is no digest",
+            allowed="sha256: and 64 hexadecimal digits",
+            action="use the archive's own references",
+        )
+    return name
+
+
+def _reference(header: InstanceHeader, digest: str) -> InstanceReference:
+    return InstanceReference(header.sop_class_uid, InstanceUid(header.sop_instance_uid), digest)
+
+
+def _reference_of(row: InstanceRow) -> InstanceReference:
+    return InstanceReference(row.sop_class_uid, InstanceUid(row.sop_instance_uid), row.digest)
+
+
+def _quiet_needed_s(found: Pending, quiet_s: float) -> float:
+    held = len(found.digests)
+    if found.expected_instances is None or held > found.expected_instances:
+        return quiet_s
+    if held == found.expected_instances:
+        return min(quiet_s, _COMPLETE_QUIET_S)
+    return quiet_s * _INCOMPLETE_FACTOR

@@ -1,0 +1,356 @@
+"""The FHIR server as a `FhirStore`: authentication, timeouts, retry, paging. The only place that does FHIR I/O.
+
+Written for HAPI FHIR (JPA, R4); other servers are milder. Identifying values go by ``POST _search``, never into a URL. Where a
+server writes them into its own ``next`` links, those are followed as they are: the protocol leaves no other way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import httpx
+import structlog
+
+from domain.errors import ConfigurationError, PeerAnswerInvalid, PeerUnreachable, RequestInvalid
+from fhir_adapter.answers import batch_answer, invalid, require_bundle, require_success, written_references
+from fhir_adapter.json_text import write_json
+from fhir_adapter.retrying import RetryPolicy, may_retry
+from fhir_adapter.search import IDENTIFYING, entries, matches, next_link, require_resource_type, split_reference
+from fhir_adapter.store import RawResource, Search
+
+_log = structlog.get_logger()
+
+_FHIR_JSON = "application/fhir+json"
+_FORM = "application/x-www-form-urlencoded"
+# Servers cap a request's head at 8 kB; the rest of the head needs its part of it.
+_LONGEST_URL = 2_000
+_RESTARTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What the client puts up with.
+
+    Attributes
+    ----------
+    connect_timeout_s, read_timeout_s : float
+        Time to connect, and longest silence of the server.
+    answer_timeout_s : float
+        Time for a whole answer, so that a server which drips bytes cannot hold a thread.
+    answer_bytes : int
+        Largest decoded answer.
+    pages : int
+        Most pages of one search.
+    """
+
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 60.0
+    answer_timeout_s: float = 300.0
+    answer_bytes: int = 64 * 1024 * 1024
+    pages: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: httpx.Headers
+    content: bytes
+
+
+class _PageExpired(Exception):
+    """The server no longer knows a page id (HAPI: 410): the search has to start again. Never leaves this module."""
+
+
+class FhirClient:
+    """A FHIR R4 server.
+
+    Parameters
+    ----------
+    base_url : str
+        Service base URL, ``https://server/fhir``.
+    bearer_token : str or callable or None
+        Sent as ``Authorization: Bearer``, to `base_url`'s origin only. A callable is asked before each request, so a token
+        that expires can be renewed.
+    limits, retry : ClientLimits, RetryPolicy
+        Time, size and patience.
+    verify : ssl.SSLContext or bool
+        As in httpx.
+    sleep, clock : callable
+        Injected for tests.
+
+    Raises
+    ------
+    ConfigurationError
+        If `base_url` is no HTTP URL without user information, query and fragment.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        bearer_token: str | Callable[[], str] | None = None,
+        limits: ClientLimits | None = None,
+        retry: RetryPolicy | None = None,
+        verify: Any = True,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._base_url = _require_base_url(base_url)
+        self._token = bearer_token
+        self._limits = limits or ClientLimits()
+        self._retry = retry or RetryPolicy()
+        self._sleep, self._clock = sleep, clock
+        timeout = httpx.Timeout(self._limits.read_timeout_s, connect=self._limits.connect_timeout_s)
+        self._http = httpx.Client(timeout=timeout, verify=verify, follow_redirects=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def read(self, reference: str) -> RawResource:
+        """Return the current version of ``Type/id``; an absolute reference is read if it lies below the base URL.
+
+        Raises
+        ------
+        RequestInvalid
+            If the reference names nothing on this server.
+        PeerRefused, PeerUnreachable, PeerAnswerInvalid
+            See `domain.errors`.
+
+        References
+        ----------
+        FHIR R4 RESTful API, "read".
+        """
+        resource_type, identity = split_reference(reference.removeprefix(f"{self._base_url}/"))
+        answer = self._exchange("GET", f"{self._base_url}/{resource_type}/{identity}", idempotent=True)
+        body = require_success(answer.status, answer.content)
+        if body.get("resourceType") != resource_type or body.get("id") != identity:
+            raise invalid(f"another resource than the {resource_type} that was read", "the resource that was asked for")
+        return RawResource(body, answer.content)
+
+    def search(self, resource_type: str, parameters: Mapping[str, str]) -> Iterator[RawResource]:
+        """Yield every match over all pages, each resource once.
+
+        A page id that the server forgot starts the search again; what was already given is not given twice.
+
+        References
+        ----------
+        FHIR R4 RESTful API, "search", "Paging".
+        """
+        seen: set[str] = set()
+        for attempt in range(_RESTARTS + 1):
+            try:
+                for resource in self._all_pages(lambda: self._first_page(resource_type, parameters)):
+                    if resource.reference not in seen:
+                        seen.add(resource.reference)
+                        yield resource
+                return
+            except _PageExpired as error:
+                _log.warning("search starts again: page expired", resource_type=resource_type, attempt=attempt + 1)
+                if attempt == _RESTARTS:
+                    raise invalid(f"pages that expired {_RESTARTS + 1} times", "pages that live until they are read") from error
+
+    def search_many(self, searches: Sequence[Search]) -> Iterator[RawResource]:
+        """Yield the matches of several searches: one batch for their first pages, then one request for each further page.
+
+        A server that takes no batch is asked one search at a time. An expired page repeats the one search it belongs to.
+
+        References
+        ----------
+        FHIR R4 RESTful API, "batch/transaction".
+        """
+        firsts = self._batch(searches)
+        if firsts is None:
+            for search in searches:
+                yield from self.search(search.resource_type, search.parameters)
+            return
+        for search, first in zip(searches, firsts, strict=True):
+            yield from self._rest_of(search, first)
+
+    def transact(self, bundle: Mapping[str, Any]) -> list[str]:
+        """Write a transaction Bundle; return ``Type/id`` of each entry in order.
+
+        A lost answer is not repeated here: only the caller knows whether its entries are idempotent.
+
+        References
+        ----------
+        FHIR R4 RESTful API, "batch/transaction".
+        """
+        if bundle.get("type") != "transaction":
+            raise RequestInvalid(
+                found="a Bundle that is no transaction",
+                allowed="a Bundle of type transaction",
+                action="make one by fhir_adapter.bundles",
+            )
+        answer = self._post(bundle, idempotent=False)
+        body = require_bundle(require_success(answer.status, answer.content), "transaction-response")
+        return written_references(bundle, body)
+
+    def _rest_of(self, search: Search, first: Mapping[str, Any]) -> Iterator[RawResource]:
+        seen: set[str] = set()
+        try:
+            for resource in self._all_pages(lambda: first):
+                if resource.reference not in seen:
+                    seen.add(resource.reference)
+                    yield resource
+        except _PageExpired:
+            for resource in self.search(search.resource_type, search.parameters):
+                if resource.reference not in seen:
+                    yield resource
+
+    def _batch(self, searches: Sequence[Search]) -> list[Mapping[str, Any]] | None:
+        """Return the first page of each search, or None where the server takes no batch."""
+        wanted = [f"{require_resource_type(s.resource_type)}?{urlencode(dict(s.parameters))}" for s in searches]
+        batch = {
+            "resourceType": "Bundle",
+            "type": "batch",
+            "entry": [{"request": {"method": "GET", "url": url}} for url in wanted],
+        }
+        answer = self._post(batch, idempotent=True)
+        if answer.status in (400, 404, 405, 415, 422, 501):
+            _log.info("server takes no batch: one search at a time", status=answer.status)
+            return None
+        body = require_bundle(require_success(answer.status, answer.content), "batch-response")
+        answers = entries(body)
+        if len(answers) != len(searches):
+            raise invalid(f"{len(answers)} answers to a batch of {len(searches)}", "one answer for each entry")
+        return [batch_answer(entry) for entry in answers]
+
+    def _first_page(self, resource_type: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+        url = f"{self._base_url}/{require_resource_type(resource_type)}"
+        query = urlencode(dict(parameters))
+        if IDENTIFYING & {name.split(":")[0] for name in parameters} or len(url) + len(query) > _LONGEST_URL:
+            answer = self._exchange("POST", f"{url}/_search", query.encode(), _FORM, idempotent=True)
+        else:
+            answer = self._exchange("GET", f"{url}?{query}" if query else url, idempotent=True)
+        return require_bundle(require_success(answer.status, answer.content), "searchset")
+
+    def _all_pages(self, first_page: Callable[[], Mapping[str, Any]]) -> Iterator[RawResource]:
+        page, seen = first_page(), set[str]()
+        while True:
+            yield from matches(page)
+            url = next_link(page)
+            if url is None:
+                return
+            url = self._require_origin(url)
+            if url in seen:
+                raise invalid("a next link that was followed before", "pages that end")
+            if len(seen) + 1 >= self._limits.pages:
+                raise invalid(f"more than {self._limits.pages} pages", "a search that ends")
+            seen.add(url)
+            page = self._next_page(url)
+
+    def _next_page(self, url: str) -> Mapping[str, Any]:
+        answer = self._exchange("GET", url, idempotent=True)
+        if answer.status == HTTPStatus.GONE:
+            raise _PageExpired
+        return require_bundle(require_success(answer.status, answer.content), "searchset")
+
+    def _require_origin(self, url: str) -> str:
+        """Return the link as it stands; another origin would get our token and choose what we read."""
+        absolute = urljoin(f"{self._base_url}/", url)
+        if _origin(absolute) != _origin(self._base_url):
+            raise PeerAnswerInvalid(
+                found="a next link to another origin than the base URL's",
+                allowed=f"pages below {_origin_text(self._base_url)}",
+                action="set the FHIR server's public base address, or configure the base URL that it uses in its links",
+            )
+        return absolute
+
+    def _post(self, bundle: Mapping[str, Any], *, idempotent: bool) -> _Answer:
+        return self._exchange("POST", self._base_url, write_json(bundle).encode(), _FHIR_JSON, idempotent=idempotent)
+
+    def _exchange(
+        self, method: str, url: str, content: bytes | None = None, content_type: str = "", *, idempotent: bool
+    ) -> _Answer:
+        """Send a request, again where that is safe, and return the whole answer whatever its status."""
+        attempt = 1
+        while True:
+            last = attempt >= self._retry.attempts
+            try:
+                answer = self._once(method, url, content, content_type)
+            except httpx.TransportError as error:
+                # A connection that never stood has carried nothing; after that only an idempotent request may be repeated.
+                if last or not (idempotent or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)):
+                    raise self._unreachable(error) from error
+                retry_after, reason = None, type(error).__name__
+            else:
+                if not may_retry(answer.status, idempotent=idempotent):
+                    return answer
+                if last:
+                    raise self._still_busy(answer.status)
+                retry_after, reason = answer.headers.get("Retry-After"), f"HTTP {answer.status}"
+            wait_s = self._retry.wait_s(attempt, retry_after, now=self._clock())
+            _log.info("FHIR request waits for another attempt", attempt=attempt, wait_s=wait_s, reason=reason)
+            self._sleep(wait_s)
+            attempt += 1
+
+    def _once(self, method: str, url: str, content: bytes | None, content_type: str) -> _Answer:
+        end = time.monotonic() + self._limits.answer_timeout_s
+        with self._http.stream(method, url, content=content, headers=self._headers(content_type)) as response:
+            received = bytearray()
+            for part in response.iter_bytes():
+                received += part
+                if len(received) > self._limits.answer_bytes:
+                    raise invalid(f"an answer of more than {self._limits.answer_bytes} bytes", "smaller answers")
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout("whole answer not in time", request=response.request)
+            return _Answer(response.status_code, response.headers, bytes(received))
+
+    def _headers(self, content_type: str) -> dict[str, str]:
+        # HAPI answers a search from its cache for 60 s unless told otherwise.
+        headers = {"Accept": _FHIR_JSON, "Cache-Control": "no-cache", "Prefer": "return=minimal, handling=strict"}
+        if content_type:
+            headers["Content-Type"] = content_type
+        token = self._token() if callable(self._token) else self._token
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    def _unreachable(self, error: httpx.TransportError) -> PeerUnreachable:
+        return PeerUnreachable(
+            found=f"{type(error).__name__} at {_origin_text(self._base_url)}",
+            allowed=f"an answer within {self._limits.read_timeout_s:g} s",
+            action="check the FHIR server's address and that it runs; the job tries again",
+        )
+
+    def _still_busy(self, status: int) -> PeerUnreachable:
+        return PeerUnreachable(
+            found=f"HTTP status {status} from {_origin_text(self._base_url)} at {self._retry.attempts} attempts",
+            allowed="an answer",
+            action="wait until the FHIR server has capacity; the job tries again",
+        )
+
+
+def _require_base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ConfigurationError(
+            found="a FHIR base URL that is no plain HTTP address",
+            allowed="http(s)://host[:port]/path, without user, query and fragment",
+            action="correct the base URL of the FHIR server",
+        )
+    return url.rstrip("/")
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _origin_text(url: str) -> str:
+    scheme, host, port = _origin(url)
+    return f"{scheme}://{host}:{port}"

@@ -1,0 +1,210 @@
+"""Resources of one patient -> `ClinicalContext` as of the imaging time. Pure: no I/O, no clock.
+
+Nothing is dropped silently: what is not used is counted by reason. Time is ruled by `fhir_adapter.moments`: a fact counts if it
+was true and recorded by the imaging time. Where no time of truth is stated, the record time decides (``issued``,
+``recordedDate``, ``dateAsserted``, else ``meta.lastUpdated``), and the fact carries no time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from domain.clinical import ClinicalContext, ClinicalFact, LeftOut
+from domain.errors import ConfigurationError, PeerAnswerInvalid, RequestInvalid
+from fhir_adapter.codes import GENDERS, RESTRICTING_LABELS
+from fhir_adapter.consent import security_labels
+from fhir_adapter.elements import optional_object
+from fhir_adapter.json_text import salted_digest
+from fhir_adapter.moments import Moment, optional_moment, parse_moment
+from fhir_adapter.search import refers_to
+from fhir_adapter.statements import READERS, Stated
+from fhir_adapter.store import RawResource
+
+_SALT_BYTES = 16
+_DIGEST_PURPOSE = b"veraicon snapshot digest 1"
+
+
+def clinical_context(
+    patient: RawResource,
+    resources: Iterable[RawResource],
+    *,
+    as_of: datetime,
+    salt: bytes,
+    consent: str,
+    consents: Sequence[RawResource] = (),
+) -> ClinicalContext:
+    """Return what the EHR knew about the patient at the imaging time.
+
+    Parameters
+    ----------
+    patient : RawResource
+        The Patient.
+    resources : iterable of RawResource
+        Everything else that was read; types that state no clinical facts are counted as left out.
+    as_of : datetime
+        Imaging time; aware. Its zone is the one in which partial dates are read.
+    salt : bytes
+        Secret of this site, 16 bytes or more.
+    consent : str
+        Result of the consent check, in words.
+    consents : sequence of RawResource
+        Consents that were checked: part of the snapshot's digest.
+
+    Raises
+    ------
+    RequestInvalid
+        If `as_of` has no time zone.
+    PeerAnswerInvalid
+        If a resource belongs to another patient, or the Patient is malformed.
+    ConfigurationError
+        If the salt is too short.
+    """
+    if as_of.tzinfo is None:
+        raise RequestInvalid(found="an imaging time without a zone", allowed="an aware time", action="give the UTC offset")
+    left_out: Counter[str] = Counter()
+    facts: list[ClinicalFact] = []
+    used = [patient, *consents]
+    for raw in resources:
+        require_of_patient(raw, patient.reference)
+        found, reasons = _facts(raw, as_of)
+        left_out.update(reasons)
+        facts += found
+        if found:
+            used.append(raw)
+    birth_date, sex = demographics(patient.body)
+    return ClinicalContext(
+        patient_reference=patient.reference,
+        birth_date=birth_date,
+        sex=sex,
+        as_of=as_of,
+        facts=tuple(sorted(facts, key=_order)),
+        snapshot_digest=snapshot_digest(used, salt=salt),
+        left_out=tuple(LeftOut(reason, left_out[reason]) for reason in sorted(left_out)),
+        consent=consent,
+    )
+
+
+def snapshot_digest(resources: Iterable[RawResource], *, salt: bytes) -> str:
+    """Return ``sha256:`` over the sorted HMAC-SHA-256 digests of the resources' canonical JSON.
+
+    The key is derived from `salt` for this purpose alone. The order in which a server answered does not matter; a value cannot
+    be guessed by hashing candidates without the site's secret.
+
+    References
+    ----------
+    RFC 8785 (canonical JSON); RFC 2104 (HMAC).
+    """
+    if len(salt) < _SALT_BYTES:
+        raise ConfigurationError(
+            found=f"a snapshot salt of {len(salt)} bytes",
+            allowed=f"{_SALT_BYTES} random bytes or more",
+            action="configure the site's snapshot secret",
+        )
+    key = hmac.new(salt, _DIGEST_PURPOSE, hashlib.sha256).digest()
+    try:
+        digests = sorted(salted_digest(resource.body, salt=key) for resource in resources)
+    except ValueError as error:
+        raise _invalid("a resource with a number that JSON cannot carry between programs") from error
+    return f"sha256:{hashlib.sha256(b''.join(digests)).hexdigest()}"
+
+
+def demographics(patient: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return birth date and sex of a Patient.
+
+    A birth date of less than a day's precision and the gender ``unknown`` are None: they could only contradict by accident.
+
+    Raises
+    ------
+    PeerAnswerInvalid
+        If the element is malformed.
+    """
+    birth_date, gender = patient.get("birthDate"), patient.get("gender")
+    try:
+        if birth_date is not None and parse_moment(birth_date, None).last_day is None:
+            raise ValueError("a birth date with a time")
+    except ValueError as error:
+        raise _invalid("a Patient.birthDate that is no date") from error
+    if gender is not None and gender not in GENDERS:
+        raise _invalid("a Patient.gender outside its value set")
+    return birth_date if birth_date and len(birth_date) == len("2000-01-01") else None, None if gender == "unknown" else gender
+
+
+def require_of_patient(raw: RawResource, patient_reference: str) -> None:
+    """Refuse a resource that states another subject: a snapshot never mixes two people.
+
+    Raises
+    ------
+    PeerAnswerInvalid
+        If the subject is somebody else.
+    """
+    for name in ("subject", "patient"):
+        subject = raw.body.get(name)
+        reference = subject.get("reference") if isinstance(subject, Mapping) else None
+        if reference is not None and not refers_to(reference, patient_reference):
+            raise _invalid(f"{raw.resource_type or 'a resource'} of another subject in one patient's snapshot")
+
+
+def _facts(raw: RawResource, as_of: datetime) -> tuple[list[ClinicalFact], list[str]]:
+    """Return the facts of one resource, and why the rest of it is left out."""
+    kind, body = raw.resource_type, raw.body
+    if kind not in READERS:
+        return [], [f"{kind}: no clinical facts" if kind.isalpha() else "invalid resource"]
+    try:
+        if security_labels(body) & RESTRICTING_LABELS:
+            return [], [f"{kind}: security label"]
+        stated = READERS[kind](body, as_of.tzinfo)
+        updated = optional_moment(optional_object(body, "meta") or {}, "lastUpdated", as_of.tzinfo)
+    except ValueError:
+        return [], [f"invalid {kind}"]
+    reasons = [f"{kind}: {reason}" for reason in stated.left_out]
+    if not stated.claims:
+        return [], reasons
+    if untimely := _untimely(stated, updated, as_of):
+        return [], [f"{kind}: {untimely}"]
+    return _timed(stated, raw.reference, as_of), reasons
+
+
+def _untimely(stated: Stated, updated: Moment | None, as_of: datetime) -> str:
+    """Return why the statement does not count at the imaging time; empty where it counts."""
+    if stated.effective is not None and not stated.effective.known_by(as_of):
+        return "after the imaging time"
+    recorded = stated.recorded or (None if stated.effective else updated)
+    if recorded is not None:
+        return "" if recorded.known_by(as_of) else "recorded after the imaging time"
+    return "" if stated.effective is not None else "no time"
+
+
+def _timed(stated: Stated, reference: str, as_of: datetime) -> list[ClinicalFact]:
+    effective_at = stated.effective.start if stated.effective else None
+    # A Condition that ended only after the imaging time was still active then, whatever its status says today.
+    ended = bool(stated.past) and (stated.abated is None or stated.abated.known_by(as_of))
+    return [
+        ClinicalFact(
+            codings=claim.codings,
+            text=claim.text,
+            value=stated.past if ended else claim.value,
+            unit=claim.unit,
+            effective_at=effective_at,
+            source_reference=reference,
+            body_site=claim.body_site,
+        )
+        for claim in stated.claims
+    ]
+
+
+def _order(fact: ClinicalFact) -> tuple[bool, float, str]:
+    at = fact.effective_at
+    return at is None, at.timestamp() if at else 0.0, fact.source_reference
+
+
+def _invalid(found: str) -> PeerAnswerInvalid:
+    return PeerAnswerInvalid(
+        found=found,
+        allowed="resources of one patient as FHIR R4 defines them",
+        action="correct the data on the FHIR server, then retry the job",
+    )

@@ -1,0 +1,80 @@
+"""Systems and codes that the adapter reads or writes, each once, with its source (FHIR R4 4.0.1, THO code systems)."""
+
+from __future__ import annotations
+
+# Our own error codes (domain/errors.py) in OperationOutcome.issue.details.
+ERROR_SYSTEM = "https://veraicon.dev/CodeSystem/error"
+
+# FHIR R4 value set issue-type (required binding of OperationOutcome.issue.code).
+# fmt: off
+ISSUE_TYPES = frozenset({
+    "invalid", "structure", "required", "value", "invariant", "security", "login", "unknown", "expired", "forbidden",
+    "suppressed", "processing", "not-supported", "duplicate", "multiple-matches", "not-found", "deleted", "too-long",
+    "code-invalid", "extension", "too-costly", "business-rule", "conflict", "transient", "lock-error", "no-store", "exception",
+    "timeout", "incomplete", "throttled", "informational",
+})
+# fmt: on
+
+# FHIR R4 Quantity.system: units that a computer may read.
+UCUM = "http://unitsofmeasure.org"
+# UCUM section 2.3: the unity, unit of a pure number.
+UCUM_ONE = "1"
+
+# FHIR R4 Condition.clinicalStatus (required binding) and Condition.verificationStatus (required binding).
+CONDITION_CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
+CONDITION_VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
+VERIFICATION = frozenset({"unconfirmed", "provisional", "differential", "confirmed", "refuted", "entered-in-error"})
+ACTIVE_CONDITION = frozenset({"active", "recurrence", "relapse"})
+PAST_CONDITION = frozenset({"inactive", "remission", "resolved"})
+
+# Statuses under which a resource states something about the patient; every other status is left out by name.
+# FHIR R4 observation-status, diagnostic-report-status, event-status, medicationrequest-status, medication-statement-status,
+# request-status (all required bindings).
+STATED = {
+    "Observation": frozenset({"preliminary", "final", "amended", "corrected"}),
+    "DiagnosticReport": frozenset({"partial", "preliminary", "final", "amended", "corrected", "appended"}),
+    "Procedure": frozenset({"in-progress", "stopped", "completed"}),
+    "MedicationRequest": frozenset({"active", "on-hold", "stopped", "completed"}),
+    "MedicationStatement": frozenset({"active", "completed", "stopped", "on-hold"}),
+    "ServiceRequest": frozenset({"active", "on-hold", "completed"}),
+}
+STATUSES = {
+    "Observation": STATED["Observation"] | {"registered", "cancelled", "entered-in-error", "unknown"},
+    "DiagnosticReport": STATED["DiagnosticReport"] | {"registered", "cancelled", "entered-in-error", "unknown"},
+    "Procedure": STATED["Procedure"] | {"preparation", "not-done", "on-hold", "entered-in-error", "unknown"},
+    "MedicationRequest": STATED["MedicationRequest"] | {"cancelled", "entered-in-error", "draft", "unknown"},
+    "MedicationStatement": STATED["MedicationStatement"] | {"intended", "entered-in-error", "unknown", "not-taken"},
+    "ServiceRequest": STATED["ServiceRequest"] | {"draft", "revoked", "entered-in-error", "unknown"},
+}
+
+# FHIR R4 medicationrequest-intent (required binding): a proposal, a plan or an option is no order.
+ORDERED = frozenset({"order", "original-order", "reflex-order", "filler-order", "instance-order"})
+
+# FHIR R4 administrative-gender (required binding of Patient.gender).
+GENDERS = frozenset({"male", "female", "other", "unknown"})
+
+# FHIR R4 link-type: the resource that holds the link must no longer be used.
+LINK_REPLACED_BY = "replaced-by"
+
+# FHIR R4 Consent.scope (http://terminology.hl7.org/CodeSystem/consentscope) and Consent.status (consent-state-codes).
+CONSENT_SCOPE = "http://terminology.hl7.org/CodeSystem/consentscope"
+SCOPE_RESEARCH = "research"
+SCOPE_PRIVACY = "patient-privacy"
+CONSENT_STATUSES = frozenset({"draft", "proposed", "active", "rejected", "inactive", "entered-in-error"})
+
+# v3-ActReason: HRESCH and everything below it, and RESCH (purposes of use); v3-ActCode RESEARCH (consent to research access).
+ACT_REASON = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
+ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+_PURPOSES = ("HRESCH", "BIORCH", "CLINTRCH", "CLINTRCHNPC", "CLINTRCHPC", "PRECLINTRCH", "DSRCH", "POARCH", "TRANSRCH", "RESCH")
+RESEARCH_PURPOSES = frozenset((ACT_REASON, code) for code in _PURPOSES) | {(ACT_CODE, "RESEARCH")}
+
+# v3-Confidentiality: restricted and very restricted. v3-ActCode refrain policies ("Prohibition on ...") that our use would
+# break: further use, disclosure, integration and linking of the information without a consent that we cannot see.
+CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+# fmt: off
+_REFRAIN = (
+    "NOAUTH", "NOCOLLECT", "NODSCLCD", "NODSCLCDS", "NOINTEGRATE", "NOORGPOL", "NORDSCLCD", "NORDSCLCDS", "NORDSCLW",
+    "NORELINK", "NOREUSE", "OPTOUT",
+)
+# fmt: on
+RESTRICTING_LABELS = frozenset((CONFIDENTIALITY, code) for code in ("R", "V")) | frozenset((ACT_CODE, c) for c in _REFRAIN)

@@ -1,0 +1,227 @@
+"""The embedded database as a `FhirStore`: the default where no FHIR server is configured.
+
+Holds the current version of each resource and answers the searches that this adapter makes. As on HAPI an unknown search
+parameter is an error, never a wider answer; as on any server ``meta.versionId`` and ``meta.lastUpdated`` are the store's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, SQLColumnExpression, and_, delete, exists, or_
+from sqlmodel import Session, col, select
+
+from domain.errors import PeerRefused, RequestInvalid
+from fhir_adapter.json_text import canonical_json, parse_json, write_json
+from fhir_adapter.local_index import (
+    DateBound,
+    Token,
+    date_bound,
+    index_entries,
+    known_parameters,
+    naive_utc,
+    references,
+    tokens,
+)
+from fhir_adapter.local_transaction import Write, plan
+from fhir_adapter.search import require_resource_type, split_escaped, split_reference
+from fhir_adapter.store import RawResource, Search
+from fhir_adapter.tables import IndexRow, ResourceRow
+
+_Moment = SQLColumnExpression[Any]
+
+# Set by the store on every write; what a sender puts there is not content.
+_OF_THE_STORE = ("versionId", "lastUpdated")
+
+
+class LocalFhirStore:
+    """FHIR resources in the embedded database.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        Database with the tables of `fhir_adapter.tables`.
+    clock : callable
+        Gives ``meta.lastUpdated``; aware.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._engine, self._clock = engine, clock
+
+    def read(self, reference: str) -> RawResource:
+        """Return the current version of ``Type/id``.
+
+        Raises
+        ------
+        PeerRefused
+            If it is not here.
+        """
+        kind, identity = split_reference(reference)
+        with Session(self._engine) as session:
+            row = session.get(ResourceRow, (kind, identity))
+            if row is None:
+                raise PeerRefused(
+                    found=f"no {kind} with this id in the embedded FHIR store",
+                    allowed="the reference of a resource that was stored",
+                    action="load the patient's resources, or configure the FHIR server that holds them",
+                )
+            return _raw(row)
+
+    def search(self, resource_type: str, parameters: Mapping[str, str]) -> Iterator[RawResource]:
+        """Yield every match, by id.
+
+        Raises
+        ------
+        RequestInvalid
+            If a parameter is unknown for the type or cannot be read.
+        """
+        statement = select(ResourceRow).where(*_conditions(resource_type, parameters)).order_by(col(ResourceRow.resource_id))
+        with Session(self._engine) as session:
+            for row in session.exec(statement):
+                yield _raw(row)
+
+    def search_many(self, searches: Sequence[Search]) -> Iterator[RawResource]:
+        """Yield the matches of each search in turn."""
+        for search in searches:
+            yield from self.search(search.resource_type, search.parameters)
+
+    def transact(self, bundle: Mapping[str, Any]) -> list[str]:
+        """Store a transaction Bundle as a whole or not at all; a PUT of the same content makes no new version.
+
+        Raises
+        ------
+        RequestInvalid
+            See `fhir_adapter.local_transaction.plan`.
+        """
+        with Session(self._engine) as session, session.begin():
+            writes = plan(bundle, lambda kind, parameters: _find(session, kind, parameters))
+            now = self._clock()
+            for write in writes:
+                if write.body is not None:
+                    _store(session, write, now)
+        return [write.reference for write in writes]
+
+
+def _find(session: Session, kind: str, parameters: Mapping[str, str]) -> list[str]:
+    statement = select(ResourceRow.resource_id).where(*_conditions(kind, parameters)).limit(2)
+    return [f"{kind}/{identity}" for identity in session.exec(statement)]
+
+
+def _store(session: Session, write: Write, now: datetime) -> None:
+    kind, identity = split_reference(write.reference)
+    body = dict(write.body or {})
+    meta = body.get("meta", {})
+    if not isinstance(meta, Mapping):
+        raise RequestInvalid(found=f"meta of {kind} that is no object", allowed="a Meta", action="correct the resource")
+    kept = {name: value for name, value in meta.items() if name not in _OF_THE_STORE}
+    digest = _digest(kind, {**body, "meta": kept})
+    row = session.get(ResourceRow, (kind, identity))
+    if row is not None and row.content_digest == digest:
+        return
+    version = row.version + 1 if row else 1
+    updated = now.astimezone(UTC)
+    body["meta"] = {**kept, "versionId": str(version), "lastUpdated": updated.isoformat(timespec="microseconds")}
+    if row is None:
+        row = ResourceRow(
+            resource_type=kind, resource_id=identity, version=0, body="", content_digest="", last_updated=naive_utc(updated)
+        )
+    row.version, row.body, row.content_digest, row.last_updated = version, write_json(body), digest, naive_utc(updated)
+    session.add(row)
+    if version > 1:
+        of_resource = (col(IndexRow.resource_type) == kind, col(IndexRow.resource_id) == identity)
+        session.execute(delete(IndexRow).where(*of_resource))
+    session.add_all(
+        IndexRow(
+            resource_type=kind,
+            resource_id=identity,
+            parameter=entry.parameter,
+            system=entry.system,
+            value=entry.value,
+            starts_at=entry.starts_at,
+            ends_at=entry.ends_at,
+        )
+        for entry in index_entries(body)
+    )
+
+
+def _digest(kind: str, content: Mapping[str, Any]) -> str:
+    try:
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+    except ValueError as error:
+        raise RequestInvalid(
+            found=f"{kind} with a value that JSON cannot carry between programs",
+            allowed="JSON with numbers inside the doubles",
+            action="correct the resource; nothing was stored",
+        ) from error
+
+
+def _conditions(resource_type: str, parameters: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    kind = require_resource_type(resource_type)
+    known = known_parameters(kind)
+    conditions: list[ColumnElement[bool]] = [col(ResourceRow.resource_type) == kind]
+    for name, value in parameters.items():
+        if name not in known:
+            raise RequestInvalid(
+                found=f"a search of {kind} by a parameter that the embedded store does not know",
+                allowed=", ".join(sorted(known)),
+                action="leave the parameter out, or configure a FHIR server",
+            )
+        if name == "_id":
+            conditions.append(col(ResourceRow.resource_id).in_(split_escaped(value, ",")))
+        elif name == "_lastUpdated":
+            at = col(ResourceRow.last_updated)
+            conditions.append(_compared(date_bound(value), at, at, inclusive=True))
+        elif name in ("patient", "subject"):
+            conditions.append(_indexed("patient", col(IndexRow.value).in_(references(value))))
+        elif name == "date":
+            compared = _compared(date_bound(value), col(IndexRow.starts_at), col(IndexRow.ends_at), inclusive=False)
+            conditions.append(_indexed("date", compared))
+        elif name != "_count":
+            conditions.append(_indexed(name, or_(*(_token_condition(token) for token in tokens(value)))))
+    return conditions
+
+
+def _indexed(parameter: str, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(
+        col(IndexRow.resource_type) == col(ResourceRow.resource_type),
+        col(IndexRow.resource_id) == col(ResourceRow.resource_id),
+        col(IndexRow.parameter) == parameter,
+        condition,
+    )
+
+
+def _token_condition(token: Token) -> ColumnElement[bool]:
+    conditions = []
+    if token.value:
+        conditions.append(col(IndexRow.value) == token.value)
+    if token.system is not None:
+        conditions.append(col(IndexRow.system) == token.system)
+    return and_(*conditions)
+
+
+def _compared(bound: DateBound, start: _Moment, end: _Moment, *, inclusive: bool) -> ColumnElement[bool]:
+    """Compare a stored span [start, end) with the one asked for.
+
+    `inclusive`: the stored end is the moment itself, not the first one after it.
+
+    References
+    ----------
+    FHIR R4 search, "date": ``eq`` means that the stored span lies within the one asked for.
+    """
+    ends_within = end < bound.ends_at if inclusive else end <= bound.ends_at
+    ends_after = end >= bound.ends_at if inclusive else end > bound.ends_at
+    comparisons: dict[str, ColumnElement[bool]] = {
+        "eq": and_(start >= bound.starts_at, ends_within),
+        "ge": or_(ends_after, and_(start >= bound.starts_at, ends_within)),
+        "gt": ends_after,
+        "le": or_(start < bound.starts_at, and_(start >= bound.starts_at, ends_within)),
+        "lt": start < bound.starts_at,
+    }
+    return comparisons[bound.prefix]
+
+
+def _raw(row: ResourceRow) -> RawResource:
+    return RawResource(parse_json(row.body), row.body.encode())

@@ -1,0 +1,154 @@
+"""A transaction Bundle as a list of writes with every reference resolved. Pure over two look-ups that the store gives."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from domain.errors import RequestInvalid
+from fhir_adapter.search import require_resource_type, split_reference
+
+# Elements of type uri and url that a server rewrites with the references (FHIR R4 RESTful API, "transaction").
+_LINKING = frozenset({"reference", "url", "uri", "valueUri", "valueUrl"})
+_CONDITIONAL = re.compile(r"([A-Z][A-Za-z]+)\?(.+)")
+
+Find = Callable[[str, Mapping[str, str]], Sequence[str]]
+"""Resource type and parameters -> the references that match; at most two are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One resource to be stored under ``Type/id``; a body of None means that it is there already (``ifNoneExist``)."""
+
+    reference: str
+    body: Mapping[str, Any] | None
+
+
+def plan(bundle: Mapping[str, Any], find: Find, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> list[Write]:
+    """Return the writes of a transaction Bundle, in its order.
+
+    POST gets a new id, or the existing resource where ``ifNoneExist`` matches one; PUT keeps the id of its URL. References by
+    ``fullUrl`` are resolved within the Bundle, conditional references (``Practitioner?identifier=...``) in the Bundle and the
+    store. A reference that leads nowhere is kept as it is: a patient's Bundle loads without the hospital's.
+
+    Raises
+    ------
+    RequestInvalid
+        If the Bundle is no transaction, an entry is malformed or asks for something else than POST and PUT, two entries write
+        one resource, or a condition matches several.
+
+    References
+    ----------
+    FHIR R4 RESTful API, "batch/transaction", "conditional create"; Bundle, "Resolving references in Bundles".
+    """
+    if bundle.get("resourceType") != "Bundle" or bundle.get("type") != "transaction":
+        raise _invalid("something else than a transaction Bundle", "a Bundle of type transaction")
+    entries = bundle.get("entry", [])
+    if not isinstance(entries, list):
+        raise _invalid("an entry that is no list", "a list of entries")
+    writes = [_target(position, entry, find, new_id) for position, entry in enumerate(entries)]
+    _require_distinct(writes)
+    resolved = {
+        entry["fullUrl"]: write.reference
+        for entry, write in zip(entries, writes, strict=True)
+        if isinstance(entry.get("fullUrl"), str)
+    }
+    resolver = _Resolver(resolved, writes, find)
+    return [Write(w.reference, None if w.body is None else resolver.rewrite(w.body)) for w in writes]
+
+
+def _target(position: int, entry: object, find: Find, new_id: Callable[[], str]) -> Write:
+    """Return where one entry is written, with its body as it came."""
+    resource = entry.get("resource") if isinstance(entry, Mapping) else None
+    request = entry.get("request") if isinstance(entry, Mapping) else None
+    if not isinstance(resource, Mapping) or not isinstance(request, Mapping):
+        raise _invalid(f"entry {position} without a resource or a request", "both in each entry")
+    kind = resource.get("resourceType")
+    method, url = request.get("method"), request.get("url")
+    if not isinstance(kind, str) or not isinstance(url, str):
+        raise _invalid(f"entry {position} without resourceType or request.url", "both in each entry")
+    require_resource_type(kind)
+    if request.get("ifMatch") is not None:
+        raise _invalid(f"ifMatch in entry {position}", "entries without a condition on the version")
+    if method == "POST" and url == kind:
+        return _created(position, resource, request.get("ifNoneExist"), find, new_id)
+    if method == "PUT" and split_reference(url) == (kind, resource.get("id")):
+        return Write(url, resource)
+    raise _invalid(
+        f"entry {position} whose method and URL do not fit its resource",
+        "POST with the resource's type, or PUT with its type and id",
+    )
+
+
+def _created(position: int, resource: Mapping[str, Any], condition: object, find: Find, new_id: Callable[[], str]) -> Write:
+    kind = str(resource["resourceType"])
+    if condition is not None:
+        query = str(condition).removeprefix(f"{kind}?")
+        existing = find(kind, dict(parse_qsl(query, keep_blank_values=True)))
+        if len(existing) > 1:
+            raise _invalid(f"several matches of ifNoneExist in entry {position}", "none or one")
+        if existing:
+            return Write(existing[0], None)
+    identity = new_id()
+    return Write(f"{kind}/{identity}", {**resource, "id": identity})
+
+
+def _require_distinct(writes: Sequence[Write]) -> None:
+    written = [write.reference for write in writes if write.body is not None]
+    if len(set(written)) != len(written):
+        raise _invalid("two entries that write the same resource", "each resource once")
+
+
+class _Resolver:
+    """Rewrites references in bodies; remembers conditional references, of which Synthea repeats each a hundred times."""
+
+    def __init__(self, resolved: Mapping[str, str], writes: Sequence[Write], find: Find) -> None:
+        self._resolved = dict(resolved)
+        self._identifiers = _identifiers(writes)
+        self._find = find
+
+    def rewrite(self, value: Any) -> Any:
+        """Return `value` with each reference that can be resolved replaced."""
+        if isinstance(value, Mapping):
+            return {
+                name: self._resolve(member) if name in _LINKING and isinstance(member, str) else self.rewrite(member)
+                for name, member in value.items()
+            }
+        if isinstance(value, list):
+            return [self.rewrite(member) for member in value]
+        return value
+
+    def _resolve(self, reference: str) -> str:
+        bare, mark, fragment = reference.partition("#")
+        if bare not in self._resolved and _CONDITIONAL.fullmatch(bare):
+            self._resolved[bare] = self._conditional(bare)
+        return f"{self._resolved[bare]}{mark}{fragment}" if bare in self._resolved else reference
+
+    def _conditional(self, reference: str) -> str:
+        kind, query = reference.split("?", 1)
+        parameters = dict(parse_qsl(query, keep_blank_values=True))
+        within = self._identifiers.get((kind, parameters.get("identifier", ""))) if set(parameters) == {"identifier"} else None
+        found = within or self._find(kind, parameters)
+        if len(set(found)) > 1:
+            raise _invalid(f"a conditional reference to {kind} with several matches", "one match, or none")
+        return found[0] if found else reference
+
+
+def _identifiers(writes: Sequence[Write]) -> dict[tuple[str, str], list[str]]:
+    """Return references by type and ``system|value`` of everything that the Bundle itself writes."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for write in writes:
+        stated = (write.body or {}).get("identifier")
+        for item in stated if isinstance(stated, list) else []:
+            if isinstance(item, Mapping):
+                key = (write.reference.split("/")[0], f"{item.get('system', '')}|{item.get('value', '')}")
+                found.setdefault(key, []).append(write.reference)
+    return found
+
+
+def _invalid(found: str, allowed: str) -> RequestInvalid:
+    return RequestInvalid(found=found, allowed=allowed, action="correct the Bundle; nothing of it was stored")

@@ -1,0 +1,69 @@
+"""Bends crops and their labels together, so that few people become many shapes and sizes.
+
+Each axis is scaled on its own and a smooth displacement is added. The volumes are counted again after bending, so that size
+varies apart from everything else in the image: the denoiser can only predict it from the number it is told.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_SCALE_DEVIATION = 0.07
+_LARGEST_TURN = math.radians(7)
+_CONTROL_POINTS = (3, 4, 3)
+_DISPLACEMENT_MM = 1.0
+
+
+def bent(image: Tensor, labels: Tensor, extent: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return one crop and its labels, bent at random.
+
+    Parameters
+    ----------
+    image : tensor, (1, D, H, W), float32
+        On the grid, edge-padded, 1 mm voxels.
+    labels : tensor, (D, H, W), uint8
+    extent : tensor, (3,)
+        Shape of the crop on the grid: the answer is edge-padded outside it again.
+    """
+    where = _sampling_grid(labels.shape, rng)
+    options = {"padding_mode": "border", "align_corners": False}
+    bent_image = functional.grid_sample(image.unsqueeze(0), where, **options)[0]  # (1, D, H, W)
+    one_hot = functional.one_hot(labels.long()).movedim(-1, 0).float()  # (1 + L, D, H, W)
+    bent_labels = functional.grid_sample(one_hot.unsqueeze(0), where, **options)[0].argmax(0).to(torch.uint8)
+    for axis, (n, length) in enumerate(zip(labels.shape, extent.tolist(), strict=True)):
+        start = (n - length) // 2
+        index = torch.arange(n).clamp(start, start + length - 1)
+        bent_image = bent_image.index_select(axis + 1, index)
+        outside = index != torch.arange(n)
+        bent_labels = bent_labels.index_fill(axis, outside.nonzero().flatten(), 0)
+    return bent_image, bent_labels
+
+
+def volumes_mm3(labels: Tensor) -> Tensor:
+    """Return anterior, posterior and total volume, (N, 3), of 1 mm label maps (N, D, H, W)."""
+    parts = torch.stack([(labels == label).sum((1, 2, 3)) for label in (1, 2)], dim=1).float()
+    return torch.cat([parts, parts.sum(1, keepdim=True)], dim=1)
+
+
+def _sampling_grid(shape: torch.Size, rng: torch.Generator) -> Tensor:
+    """Return where each voxel comes from, (1, D, H, W, 3), in the coordinates of `grid_sample` (x, y, z; -1 to 1)."""
+    size = torch.tensor(list(shape), dtype=torch.float32).flip(0)  # x, y, z
+    scale = torch.exp(_SCALE_DEVIATION * torch.randn(3, generator=rng).clamp(-2, 2))
+    turn = _rotation((torch.rand(3, generator=rng) * 2 - 1) * _LARGEST_TURN)
+    # In millimetres the map is turn / scale; `grid_sample` counts in half extents, so it is conjugated by the size.
+    matrix = turn @ torch.diag(1 / scale)
+    theta = torch.cat([matrix * size / size.unsqueeze(1), torch.zeros(3, 1)], dim=1)
+    grid = functional.affine_grid(theta.unsqueeze(0), [1, 1, *shape], align_corners=False)
+    points = torch.randn(1, 3, *_CONTROL_POINTS, generator=rng) * _DISPLACEMENT_MM
+    smooth = functional.interpolate(points, size=list(shape), mode="trilinear", align_corners=True)
+    return grid + smooth.movedim(1, -1) * 2 / size
+
+
+def _rotation(angles: Tensor) -> Tensor:
+    """Return the rotation by small angles about x, y and z: the exponential of the cross-product matrix."""
+    x, y, z = angles.tolist()
+    return torch.linalg.matrix_exp(torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]))

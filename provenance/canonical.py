@@ -1,0 +1,148 @@
+"""One byte form of a JSON value, and the ways in which a digest is written."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import rfc8785
+
+from domain.errors import AttestationError
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+
+
+def canonical_json(value: object) -> bytes:
+    """Return `value` as canonical JSON, UTF-8.
+
+    Parameters
+    ----------
+    value : object
+        Mappings with text keys, sequences, text, numbers, truth values and None. A Decimal counts as the nearest double, as
+        every JSON number does in RFC 8785: ``1.50`` and ``1.5`` are one number.
+
+    Raises
+    ------
+    ValueError
+        If the value has no canonical form: NaN, infinity, an integer beyond 2**53, a key that is no text, lone surrogates.
+
+    References
+    ----------
+    RFC 8785, JSON Canonicalization Scheme.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 1.0, "a": Decimal("1.50")})
+    b'{"a":1.5,"b":1}'
+    """
+    return rfc8785.dumps(_plain(value))
+
+
+def sha256_digest(content: bytes) -> str:
+    """Return ``sha256:`` and the hex digest of `content`."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def json_digest(value: object) -> str:
+    """Return the digest of the canonical JSON of `value`.
+
+    Examples
+    --------
+    >>> json_digest({"a": 1}) == json_digest({"a": 1.0})
+    True
+    """
+    return sha256_digest(canonical_json(value))
+
+
+def named_information(digest: str) -> str:
+    """Return a digest as a URI.
+
+    Raises
+    ------
+    AttestationError
+        If `digest` is no ``sha256:`` digest.
+
+    References
+    ----------
+    RFC 6920 section 3: the ``ni`` scheme.
+
+    Examples
+    --------
+    >>> named_information(sha256_digest(b"Hello World!"))
+    'ni:///sha-256;f4OxZX_x_FO5LcGBSKHWXfwtSx-j1ncoSt3SABJtkGk'
+    """
+    return f"ni:///sha-256;{to_base64url(bytes.fromhex(require_digest(digest).removeprefix('sha256:')))}"
+
+
+def require_digest(digest: str) -> str:
+    """Return `digest` if it is ``sha256:`` and 64 hex digits.
+
+    Raises
+    ------
+    AttestationError
+        If it is anything else.
+    """
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise AttestationError(
+            found="a digest in another form",
+            allowed="'sha256:' and 64 lower-case hex digits",
+            action="have the step that made the digest write it in this form",
+        )
+    return digest
+
+
+def instant(moment: datetime) -> str:
+    """Return an aware time as a FHIR instant in UTC with milliseconds.
+
+    Raises
+    ------
+    AttestationError
+        If the time has no zone: it would be another moment elsewhere.
+
+    Examples
+    --------
+    >>> instant(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05.000Z'
+    """
+    if moment.tzinfo is None:
+        raise AttestationError(found="a time without a zone", allowed="aware times", action="give the time with its zone")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def to_base64url(content: bytes) -> str:
+    """Return `content` in base64url without padding (RFC 7515 section 2)."""
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode("ascii")
+
+
+def from_base64url(text: str) -> bytes:
+    """Return the bytes of unpadded base64url `text`.
+
+    Raises
+    ------
+    ValueError
+        If the text is anything else.
+    """
+    if not _BASE64URL.fullmatch(text):
+        raise ValueError("not base64url")
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as error:
+        raise ValueError("not base64url") from error
+
+
+def _plain(value: object) -> Any:
+    """The value in the types that rfc8785 takes."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [_plain(item) for item in value]
+    return value

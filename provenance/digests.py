@@ -1,0 +1,207 @@
+"""What exactly is digested of an instance and of a FHIR resource.
+
+An honest re-encoding keeps each digest, any change of a value breaks it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydicom.charset import default_encoding
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element, write_dataset
+from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.valuerep import PersonName
+
+from domain.errors import UnreadableInstance
+from provenance.as_dicom import block_tags
+from provenance.canonical import json_digest, sha256_digest
+
+_PIXEL_DATA = 0x7FE00010
+_TRAILING_PADDING = 0xFFFCFFFC
+# PS3.5 table 6.2-1: where spaces at both ends, or only at the end, are padding and no part of the value.
+_PADDED_AROUND = frozenset({"AE", "CS", "DS", "IS", "LO", "SH"})
+_PADDED_BEHIND = frozenset({"AS", "DA", "DT", "LT", "PN", "ST", "TM", "UC", "UI", "UR", "UT"})
+# An instance that claims more is refused before anything of this size is allocated.
+_MAX_PIXEL_BYTES = 2**32
+# Labels are sets: a server may give them back in another order and with its own display text.
+_LABELS = ("profile", "security", "tag")
+_SERVER_META = ("versionId", "lastUpdated", "source")
+
+
+def resource_content(resource: Mapping[str, Any], *, without_signature: bool = False) -> dict[str, Any]:
+    """Return the part of a FHIR resource that we answer for.
+
+    Left out: the narrative, what a server writes into ``meta`` and, where asked, ``signature``. The labels of ``meta`` are
+    sorted and stripped of their display text, because servers keep them as sets.
+
+    References
+    ----------
+    FHIR R4 section 2.6.0.3 (canonical JSON) and Resource.meta.
+    """
+    content = {name: value for name, value in resource.items() if name != "text"}
+    if without_signature:
+        content.pop("signature", None)
+    meta = content.pop("meta", None)
+    if isinstance(meta, Mapping):
+        kept = {name: _sorted_labels(value) if name in _LABELS else value for name, value in meta.items()}
+        kept = {name: value for name, value in kept.items() if name not in _SERVER_META and value}
+        if kept:
+            content["meta"] = kept
+    return content
+
+
+def resource_digest(resource: Mapping[str, Any], *, without_signature: bool = False) -> str:
+    """Return the digest of `resource_content` as canonical JSON.
+
+    Raises
+    ------
+    ValueError
+        If the resource has no canonical form.
+    """
+    return json_digest(resource_content(resource, without_signature=without_signature))
+
+
+def pixel_digest(ds: Dataset) -> str:
+    """Return the digest of the decoded pixel values, each in Bits Allocated, little endian, frame by frame, row by row.
+
+    For uncompressed little endian Pixel Data of 8, 16 or 32 bits these are the bytes of its value without the padding byte.
+    A PACS that compresses without loss, or decompresses, keeps this digest.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With its file meta information; without it, Pixel Data counts as uncompressed.
+
+    Raises
+    ------
+    UnreadableInstance
+        If there is no Pixel Data, or it cannot be decoded, or it holds more bytes than the image.
+    """
+    _require_plausible_size(ds)
+    try:
+        array, _ = get_decoder(_transfer_syntax(ds)).as_array(ds, raw=True)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError) as error:
+        raise _unreadable("Pixel Data that cannot be decoded") from error
+    _require_no_surplus(ds, array)
+    return sha256_digest(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
+
+
+def dataset_digest(ds: Dataset) -> str:
+    """Return the digest of every attribute but Pixel Data and our own signed block.
+
+    Digested is the Explicit VR Little Endian encoding (PS3.5 section A.2) of the data set with explicit lengths, without file
+    meta information, group lengths, Data Set Trailing Padding, and the padding of values. Private attributes of others count
+    as UN, which is what they become on their way through Implicit VR. So the digest does not depend on the transfer syntax;
+    any other change (a value, an attribute more or less, another character set) changes it.
+
+    Raises
+    ------
+    UnreadableInstance
+        If an attribute cannot be encoded.
+
+    References
+    ----------
+    DICOM PS3.5 sections 6.2 (padding), 7.8 (private attributes), A.2.
+    """
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = False, True
+    try:
+        kept = _canonical(ds, frozenset(block_tags(ds)) | {_PIXEL_DATA})
+        write_dataset(buffer, kept)
+    except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError, struct.error, RecursionError) as error:
+        raise _unreadable("an attribute that cannot be encoded") from error
+    return sha256_digest(buffer.getvalue())
+
+
+def _canonical(ds: Dataset, left_out: frozenset[int]) -> Dataset:
+    """Return a copy of `ds` with each value in one form, and sequences and items of explicit length."""
+    encodings = ds.get("SpecificCharacterSet", default_encoding)
+    canonical = Dataset()
+    for element in ds:
+        tag = element.tag
+        if tag in left_out or tag.group in {0x0000, 0x0002} or tag.element == 0 or tag == _TRAILING_PADDING:
+            continue
+        canonical[tag] = _canonical_element(element, encodings)
+    return canonical
+
+
+def _canonical_element(element: DataElement, encodings: Any) -> DataElement:
+    tag: BaseTag = element.tag
+    vr = str(element.VR)
+    if vr == "SQ":
+        items = [_canonical(item, frozenset()) for item in element.value]
+        return DataElement(tag, "SQ", Sequence(items))
+    if tag.is_private and not tag.is_private_creator:
+        return DataElement(tag, "UN", _implicit_value(element, encodings), already_converted=True)
+    return DataElement(tag, vr, _without_padding(vr, element.value), already_converted=True)
+
+
+def _implicit_value(element: DataElement, encodings: Any) -> bytes:
+    """The value field of the element in Implicit VR Little Endian: all that is left where nobody knows the VR."""
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = True, True
+    write_data_element(buffer, element, encodings)
+    return buffer.getvalue()[8:]  # tag and length come before the value
+
+
+def _without_padding(vr: str, value: Any) -> Any:
+    if value is None or vr not in _PADDED_AROUND | _PADDED_BEHIND:
+        return value
+    if isinstance(value, (list, MultiValue)):
+        return [_without_padding(vr, one) for one in value]
+    text = str(value).rstrip(" \0")
+    if vr == "PN":
+        return PersonName(text)
+    return text.lstrip(" ") if vr in _PADDED_AROUND else text
+
+
+def _transfer_syntax(ds: Dataset) -> UID:
+    meta = getattr(ds, "file_meta", None)
+    named = getattr(meta, "TransferSyntaxUID", None)
+    if named:
+        return UID(named)
+    return ExplicitVRBigEndian if ds.original_encoding[1] is False else ExplicitVRLittleEndian
+
+
+def _require_plausible_size(ds: Dataset) -> None:
+    try:
+        pixels = int(ds.Rows) * int(ds.Columns) * int(ds.get("NumberOfFrames") or 1) * int(ds.get("SamplesPerPixel") or 1)
+        size = pixels * int(ds.BitsAllocated) // 8
+        present = _PIXEL_DATA in ds
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _unreadable("no description of the pixels") from error
+    if not present or not 0 < size <= _MAX_PIXEL_BYTES:
+        raise _unreadable("no Pixel Data, or a size of it that no image of ours has")
+
+
+def _require_no_surplus(ds: Dataset, array: np.ndarray[Any, Any]) -> None:
+    """Refuse bytes behind the last pixel of uncompressed data: the digest would not see them."""
+    if _transfer_syntax(ds).is_encapsulated or int(ds.BitsAllocated) < 8:
+        return
+    if len(ds.PixelData) > array.nbytes + array.nbytes % 2:
+        raise _unreadable("bytes behind the last pixel")
+
+
+def _sorted_labels(labels: Any) -> Any:
+    if not isinstance(labels, list):
+        return labels
+    plain = [{k: v for k, v in label.items() if k != "display"} if isinstance(label, Mapping) else label for label in labels]
+    return sorted(plain, key=json_digest)
+
+
+def _unreadable(found: str) -> UnreadableInstance:
+    return UnreadableInstance(
+        found=found,
+        allowed="an image instance that can be decoded and encoded (PS3.5)",
+        action="ask the sender for the instance as it was published",
+    )

@@ -1,0 +1,207 @@
+"""The `ProvenanceStatement` as the JSON that is signed, and the view of it that a verifier reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from domain.attestation import ProvenanceStatement
+from domain.errors import AttestationError, VerificationFailed
+from domain.findings import Finding, Outcome
+from domain.identifiers import InstanceUid, PatientIdentifier, SeriesUid, StudyUid, derive_fhir_id
+from domain.series import GeneratedInstance, GeneratedSeries
+from provenance.canonical import instant, require_digest
+from provenance.signing import STATEMENT_KIND, SigningKey
+
+STATEMENT_VERSION = "veraicon-statement/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedClaims:
+    """What a verifier needs of a statement, checked for its form.
+
+    Attributes
+    ----------
+    request_id : str
+        The request that everything of the series derives from.
+    series : GeneratedSeries
+        The series with the digests of each instance.
+    claims : mapping
+        The whole JSON, for display.
+    """
+
+    request_id: str
+    series: GeneratedSeries
+    claims: Mapping[str, Any]
+
+    def instance(self, sop_instance_uid: str) -> GeneratedInstance | None:
+        """Return the instance with this UID, or None where the statement does not name it."""
+        return next((i for i in self.series.instances if i.sop_instance_uid == sop_instance_uid), None)
+
+
+def provenance_reference(request_id: str) -> str:
+    """Return ``Provenance/<id>`` of the resource that belongs to a request; it is known before the resource exists."""
+    return f"Provenance/{derive_fhir_id(request_id, 'Provenance')}"
+
+
+def sign_statement(statement: ProvenanceStatement, key: SigningKey) -> str:
+    """Return the compact JWS of the statement, as each instance carries it.
+
+    Raises
+    ------
+    AttestationError
+        As `to_claims`.
+    """
+    return key.sign(to_claims(statement), kind=STATEMENT_KIND)
+
+
+def to_claims(statement: ProvenanceStatement) -> dict[str, Any]:
+    """Return the statement as JSON; its canonical form is what is signed.
+
+    No clinical value is in it: of each target only its kind is told. The seed is text, because JSON numbers end at 2**53.
+
+    Raises
+    ------
+    AttestationError
+        If the statement claims what cannot be claimed: a failed check, no instance, an instance twice, a digest of another
+        form, a time without a zone, or the source series as our own.
+    """
+    _require_claimable(statement)
+    return {
+        "version": STATEMENT_VERSION,
+        "requestId": statement.request_id,
+        "requestedBy": statement.requested_by,
+        "requestedAt": instant(statement.requested_at),
+        "generatedAt": instant(statement.generated_at),
+        "softwareVersion": statement.software_version,
+        "source": {
+            "studyUid": statement.source_study_uid,
+            "seriesUid": statement.source_series_uid,
+            "digest": require_digest(statement.source_digest),
+        },
+        "context": {
+            "snapshotDigest": require_digest(statement.snapshot_digest),
+            "asOf": instant(statement.context_as_of),
+            "pairing": list(statement.pairing),
+            "consent": statement.consent,
+        },
+        "model": {
+            "name": statement.model.name,
+            "version": statement.model.version,
+            "weightsDigest": require_digest(statement.model.weights_digest),
+            "cardDigest": require_digest(statement.model.card_digest),
+            "licence": statement.model.licence,
+        },
+        "generation": {
+            "seed": str(statement.seed),
+            "sampler": statement.sampler,
+            "steps": statement.sampler_steps,
+            "guidance": statement.guidance,
+        },
+        "conditioning": {
+            "targets": [kind for kind, _value, _unit in statement.conditioning.targets],
+            "used": list(statement.conditioning.used),
+            "missing": list(statement.conditioning.missing),
+        },
+        "environment": {
+            "software": dict(statement.environment.software),
+            "device": statement.environment.device,
+            "threads": statement.environment.threads,
+            "instructionSet": statement.environment.instruction_set,
+        },
+        "quality": [_finding_claims(finding) for finding in statement.findings],
+        "series": _series_claims(statement.series),
+    }
+
+
+def from_claims(claims: object) -> SignedClaims:
+    """Return the view of a verified payload.
+
+    Raises
+    ------
+    VerificationFailed
+        If it is no statement of this version, or lacks what a statement must have.
+    """
+    version = claims.get("version") if isinstance(claims, Mapping) else None
+    if not isinstance(claims, Mapping) or version != STATEMENT_VERSION:
+        raise _malformed("a payload of another version")
+    try:
+        request_id, series = claims["requestId"], _series_from(claims["series"])
+    except (KeyError, TypeError, AttestationError) as error:
+        raise _malformed("a statement that lacks its series, its request or a digest") from error
+    if not isinstance(request_id, str):
+        raise _malformed("a statement without a request id")
+    return SignedClaims(request_id, series, claims)
+
+
+def _require_claimable(statement: ProvenanceStatement) -> None:
+    uids = [instance.sop_instance_uid for instance in statement.series.instances]
+    failed = [finding.check for finding in statement.findings if finding.outcome is Outcome.FAILED]
+    passed = [finding.check for finding in statement.findings if finding.outcome is Outcome.PASSED]
+    if failed or not passed:
+        found = f"failed checks ({', '.join(failed)})" if failed else "no passed check"
+    elif not uids or len(set(uids)) != len(uids):
+        found = "a series without instances, or with one UID twice"
+    elif statement.series.series_uid == statement.source_series_uid:
+        found = "the source series as the generated one"
+    else:
+        return
+    raise AttestationError(
+        found=found,
+        allowed="a generated series of its own with distinct instances and passed quality checks",
+        action="attest only what passed the gates and was written by the publish step",
+    )
+
+
+def _finding_claims(finding: Finding) -> dict[str, Any]:
+    return {
+        "check": finding.check,
+        "outcome": finding.outcome.value,
+        "measured": finding.measured,
+        "allowed": finding.allowed,
+        "statement": finding.statement,
+    }
+
+
+def _series_claims(series: GeneratedSeries) -> dict[str, Any]:
+    return {
+        "studyUid": series.study_uid,
+        "seriesUid": series.series_uid,
+        "modality": series.modality,
+        "patient": {"system": series.patient.system, "value": series.patient.value},
+        "instances": [
+            {
+                "sopClassUid": instance.sop_class_uid,
+                "sopInstanceUid": instance.sop_instance_uid,
+                "pixelDigest": require_digest(instance.pixel_digest),
+                "datasetDigest": require_digest(instance.dataset_digest),
+            }
+            for instance in series.instances
+        ],
+    }
+
+
+def _series_from(claims: Mapping[str, Any]) -> GeneratedSeries:
+    instances = tuple(
+        GeneratedInstance(
+            sop_class_uid=str(one["sopClassUid"]),
+            sop_instance_uid=InstanceUid(str(one["sopInstanceUid"])),
+            pixel_digest=require_digest(one["pixelDigest"]),
+            dataset_digest=require_digest(one["datasetDigest"]),
+        )
+        for one in claims["instances"]
+    )
+    return GeneratedSeries(
+        study_uid=StudyUid(str(claims["studyUid"])),
+        series_uid=SeriesUid(str(claims["seriesUid"])),
+        patient=PatientIdentifier(str(claims["patient"]["value"]), str(claims["patient"]["system"])),
+        modality=str(claims["modality"]),
+        instances=instances,
+    )
+
+
+def _malformed(found: str) -> VerificationFailed:
+    return VerificationFailed(
+        found=found, allowed=STATEMENT_VERSION, action="verify with a release of Veraicon that knows this version"
+    )

@@ -1,0 +1,1 @@
+"""HTTP: health, jobs, requests, public keys, and our own FHIR store."""

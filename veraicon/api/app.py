@@ -1,0 +1,49 @@
+"""Builds the HTTP application of a site. Handlers are plain functions: FastAPI runs them in threads."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from domain.errors import VeraiconError
+from fhir_adapter.outcomes import to_outcome
+from veraicon.api import fhir, health, jobs
+from veraicon.api.security import bearer_check
+from veraicon.wiring import Site
+
+FHIR_JSON = "application/fhir+json"
+
+
+def create_app(site: Site) -> FastAPI:
+    """Return the application; every route but health and public keys asks for the bearer token where one is configured."""
+    app = FastAPI(title="Veraicon", version=version("veraicon"), docs_url=None, redoc_url=None)
+    guarded = [Depends(bearer_check(site.settings.http.token.get_secret_value()))]
+    app.include_router(health.router(site))
+    app.include_router(jobs.router(site), dependencies=guarded)
+    app.include_router(fhir.router(site), prefix="/fhir", dependencies=guarded)
+    app.add_exception_handler(VeraiconError, _answer_error)
+    return app
+
+
+def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer each error of ours in the form of the face that was called: OperationOutcome, or RFC 9457 problem details."""
+    if not isinstance(error, VeraiconError):
+        raise error
+    if request.url.path.startswith("/fhir"):
+        return JSONResponse(to_outcome(error), status_code=error.http_status, media_type=FHIR_JSON)
+    return JSONResponse(problem(error), status_code=error.http_status, media_type="application/problem+json")
+
+
+def problem(error: VeraiconError) -> dict[str, object]:
+    """Return an error as problem details (RFC 9457)."""
+    return {
+        "type": f"urn:veraicon:error:{error.code}",
+        "title": type(error).__name__,
+        "status": error.http_status,
+        "detail": f"found {error.found}",
+        "allowed": error.allowed,
+        "next": error.action,
+        "retry": error.retry.value,
+    }

@@ -1,0 +1,93 @@
+"""Commands that look after jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from domain.errors import RequestInvalid
+from veraicon.commands.console import err, out, settings_of, show_json
+from veraicon.jobs import Jobs, describe
+from veraicon.pipeline import JobState
+from veraicon.tables import JobRow
+
+app = typer.Typer(help="Jobs: what was asked and where it stands.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(help="Job id, or its first characters.", metavar="JOB")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@contextmanager
+def _jobs(context: typer.Context) -> Iterator[Jobs]:
+    from veraicon.database import connect, migrate
+
+    settings = settings_of(context)
+    engine = connect(settings)
+    migrate(engine)
+    jobs = Jobs(engine, settings.storage.folder / "jobs")
+    try:
+        yield jobs
+    finally:
+        jobs.close()
+        engine.dispose()
+
+
+@app.command("list")
+def list_jobs(
+    context: typer.Context,
+    state: Annotated[list[JobState] | None, typer.Option(help="Only these states.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, the one that changed last first; a failed one shows its error and what to do."""
+    with _jobs(context) as jobs:
+        rows = jobs.recent(states=state or [], limit=limit)
+    if as_json:
+        show_json([describe(row) for row in rows])
+        return
+    table = Table("job", "state", "series", "changed", "error", box=None, pad_edge=False)
+    for row in rows:
+        problem = f"{row.error_code} {row.error_name}: {row.error_found}" if row.error_code else ""
+        table.add_row(row.request_id[:8], row.state, f"…{row.series_uid[-12:]}", f"{row.updated_at:%Y-%m-%d %H:%M:%S}", problem)
+    out.print(table)
+    for row in rows:
+        if row.error_code and JobState(row.state).ended:
+            out.print(f"{row.request_id[:8]} next: ", end="", style="bold")
+            out.print(row.error_action, markup=False)
+
+
+@app.command("show")
+def show_job(context: typer.Context, job: JobId) -> None:
+    """Show one job as JSON."""
+    with _jobs(context) as jobs:
+        show_json(describe(_find(jobs, job)))
+
+
+@app.command("retry")
+def retry_job(context: typer.Context, job: JobId) -> None:
+    """Queue a failed or cancelled job again; a running worker takes it."""
+    with _jobs(context) as jobs:
+        row = jobs.retry(_find(jobs, job).request_id)
+    err.print(f"{row.request_id} is queued again")
+
+
+@app.command("cancel")
+def cancel_job(context: typer.Context, job: JobId) -> None:
+    """Cancel a job that is under way."""
+    with _jobs(context) as jobs:
+        row = jobs.cancel(_find(jobs, job).request_id)
+    err.print(f"{row.request_id} is cancelled")
+
+
+def _find(jobs: Jobs, text: str) -> JobRow:
+    """Return the one job whose id starts with `text`."""
+    matches = jobs.starting_with(text)
+    if len(matches) > 1:
+        raise RequestInvalid(
+            found=f"{len(matches)} jobs whose ids start so", allowed="the start of one id", action="give more characters"
+        )
+    return matches[0] if matches else jobs.get(text)

@@ -1,0 +1,77 @@
+"""Commands that run the site and look after it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from veraicon.commands.console import Invocation, err, out, settings_of, show_json
+from veraicon.settings import example_toml
+
+config = typer.Typer(help="Settings.", no_args_is_help=True)
+peers = typer.Typer(help="Configured DICOM peers.", no_args_is_help=True)
+
+
+def serve(context: typer.Context) -> None:
+    """Run the DICOM node, the HTTP face and one worker, until stopped."""
+    from veraicon.server import run
+
+    invocation: Invocation = context.obj
+    run(invocation.settings(), config=invocation.config)
+
+
+def work(context: typer.Context, parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
+    """Run a worker apart from the server; as many as wanted, on one database and one storage folder."""
+    from veraicon.worker import run
+
+    run(settings_of(context), parent=parent)
+
+
+def doctor(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Check installation, settings, database, weights, keys and every peer; exit code 1 if something is wrong."""
+    from veraicon.doctor import examine
+
+    checks = examine(settings_of(context))
+    if as_json:
+        show_json([{"check": check.name, "ok": check.ok, "detail": check.detail} for check in checks])
+    else:
+        for check in checks:
+            out.print(f"{'[green]ok  [/]' if check.ok else '[red]FAIL[/]'} {check.name}: ", end="")
+            out.print(check.detail, markup=False)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@config.command("example")
+def example() -> None:
+    """Print a settings file with every key, its default and its meaning."""
+    typer.echo(example_toml(), nl=False)
+
+
+@config.command("check")
+def check(context: typer.Context) -> None:
+    """Read the settings and say whether they can be used."""
+    settings_of(context)
+    err.print("settings can be used")
+
+
+@peers.command("echo")
+def echo(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of a destination.")]) -> None:
+    """Send C-ECHO to a configured destination."""
+    from dicom_node.scu import echo as c_echo
+
+    from domain.errors import RequestInvalid
+    from veraicon.wiring import peer_of
+
+    settings = settings_of(context)
+    for destination in settings.destinations:
+        if destination.name == name:
+            c_echo(peer_of(destination, settings.node.ae_title))
+            err.print(f"{name} answers")
+            return
+    raise RequestInvalid(
+        found="a name of no configured destination",
+        allowed=", ".join(destination.name for destination in settings.destinations) or "none is configured",
+        action="correct the name or add [[destinations]] to the settings",
+    )

@@ -1,0 +1,82 @@
+"""Where a generated series goes: a PACS, our own archive, or a folder. Each takes the whole series or raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from dicom_node.scu import Peer, store
+from pydicom import Dataset
+
+from dicom_node.archive import Archive
+from dicom_node.files import to_part10
+from domain.generation import Receipt
+
+
+class Destination(Protocol):
+    """Takes a series; a repeat with the same instances changes nothing."""
+
+    @property
+    def name(self) -> str:
+        """Name from the settings."""
+        ...
+
+    def accept(self, instances: Sequence[Dataset]) -> Receipt:
+        """Take every instance.
+
+        Raises
+        ------
+        PeerError
+            If the destination cannot be reached or refuses the association.
+        PublicationError
+            If it did not take every instance.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PacsDestination:
+    """A PACS that we send to by C-STORE."""
+
+    peer: Peer
+
+    @property
+    def name(self) -> str:
+        """Name from the settings."""
+        return self.peer.name
+
+    def accept(self, instances: Sequence[Dataset]) -> Receipt:
+        """Send all instances over one association; see `Destination`."""
+        return Receipt(self.name, "dicom", store(self.peer, instances), datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class ArchiveDestination:
+    """Our own archive, which answers C-FIND and C-GET: the default where no PACS is configured."""
+
+    archive: Archive
+    name: str = "archive"
+
+    def accept(self, instances: Sequence[Dataset]) -> Receipt:
+        """Land all instances as our own, so that they never become a source; see `Destination`."""
+        for ds in instances:
+            self.archive.land(to_part10(ds), source=self.name, origin="generated")
+        return Receipt(self.name, "archive", len(instances), datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class FolderDestination:
+    """Files in a folder, named by position in the series."""
+
+    folder: Path
+    name: str = "folder"
+
+    def accept(self, instances: Sequence[Dataset]) -> Receipt:
+        """Write one Part 10 file an instance; see `Destination`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for number, ds in enumerate(instances, start=1):
+            (self.folder / f"{number:04d}.dcm").write_bytes(to_part10(ds))
+        return Receipt(self.name, "file", len(instances), datetime.now(UTC))

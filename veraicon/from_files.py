@@ -1,0 +1,184 @@
+"""`veraicon generate`: the whole story for one series from files, without a server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dicom_node.files import series_digest
+from dicom_node.reading import read_volume
+from domain.attestation import Attestation
+from domain.clinical import ClinicalFact
+from domain.errors import RequestInvalid, UnreadableInstance
+from domain.findings import QualityReport
+from domain.generation import GeneratedVolume, GenerationRequest
+from domain.series import ImagingSeries
+from domain.volume import to_patient_axes
+from fhir_adapter.bundles import prepare_intake
+from fhir_adapter.json_text import parse_json, write_json
+from veraicon.asking import ask
+from veraicon.destinations import FolderDestination
+from veraicon.pipeline import JobState, tell
+from veraicon.preview import draw
+from veraicon.publishing import PREPARED, SIDECAR_NAME
+from veraicon.settings import FhirSettings, Settings
+from veraicon.wiring import Site, open_site, worker_steps
+
+Result = TypeVar("Result")
+
+
+class Telling:
+    """A recorder that only runs each step and tells about it."""
+
+    def __init__(self, tell_about: Callable[[JobState, object], None]) -> None:
+        self._tell_about = tell_about
+
+    def __call__(self, state: JobState, step: Callable[..., Result], *arguments: object) -> Result:
+        """Return the step's result; see `veraicon.pipeline.Recorder`."""
+        result = step(*arguments)
+        self._tell_about(state, result)
+        return result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was made and where it lies."""
+
+    attestation: Attestation
+    request: GenerationRequest
+    source: ImagingSeries
+    generated: GeneratedVolume
+    report: QualityReport
+    folder: Path
+
+
+def generate(
+    settings: Settings,
+    dicom: Path,
+    fhir: Path,
+    out: Path,
+    *,
+    series_uid: str | None = None,
+    seed: int | None = None,
+    asked: tuple[ClinicalFact, ...] = (),
+    tell_about: Callable[[JobState, object], None] = lambda _state, _result: None,
+) -> Outcome:
+    """Run one request from files and write series, Provenance, attestation and preview below `out`.
+
+    Parameters
+    ----------
+    dicom : Path
+        Folder (searched through) or file with the source series.
+    fhir : Path
+        FHIR R4 JSON: a Bundle or resources of the patient.
+    out : Path
+        Made where it is missing; must not hold an earlier result.
+    series_uid : str or None
+        Which series, where the folder holds several.
+
+    Raises
+    ------
+    VeraiconError
+        As the step in question; nothing is written to `out` then.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise RequestInvalid(
+            found="an output folder that is not empty", allowed="a new or empty folder", action="name another --out"
+        )
+    results: dict[JobState, Any] = {}
+
+    def remember(state: JobState, result: object) -> None:
+        results[state] = result
+        tell_about(state, result)
+
+    with tempfile.TemporaryDirectory(prefix="veraicon-") as work, open_site(_private(settings, Path(work))) as site:
+        _take(site, dicom, fhir)
+        series = _chosen_series(site, series_uid)
+        digest = series_digest(instance.digest for instance in series.instances)
+        request = ask(series.series_uid, digest, settings.generation, requested_by="files", seed=seed, asked=asked)
+        steps = worker_steps(site, destinations=(FolderDestination(Path(work) / "series"),), cancelled=lambda _: False)
+        attestation = tell(steps, request, Telling(remember))
+        generated: GeneratedVolume = results[JobState.GENERATED]
+        report: QualityReport = results[JobState.CHECKED]
+        source = to_patient_axes(read_volume(site.archive.datasets(series)))
+        _hand_over(site, attestation, Path(work) / "series", out)
+    draw(source, generated.volume, out / "preview.png", caption=f"seed {request.seed}, model {generated.model.name}")
+    return Outcome(attestation, request, series, generated, report, out)
+
+
+def _private(settings: Settings, work: Path) -> Settings:
+    """Return the settings with everything kept in `work`, but signing with the site's own key."""
+    key = settings.provenance.key_file or str((settings.storage.folder / "keys" / "signing.jwk").absolute())
+    return settings.model_copy(
+        update={
+            "storage": settings.storage.model_copy(update={"folder": work, "database_url": ""}),
+            "fhir": FhirSettings(),
+            "destinations": (),
+            "provenance": settings.provenance.model_copy(update={"key_file": key}),
+        }
+    )
+
+
+def _take(site: Site, dicom: Path, fhir: Path) -> None:
+    """Put the files where a server would have put what was sent to it."""
+    files = [path for path in sorted(dicom.rglob("*")) if path.is_file()] if dicom.is_dir() else [dicom]
+    landed = 0
+    for path in files:
+        data = read_input(path)
+        if data[128:132] == b"DICM":
+            site.archive.land(data, source="files")
+            landed += 1
+    if not landed:
+        raise UnreadableInstance(
+            found=f"no DICOM file among {len(files)} files",
+            allowed="Part 10 files (DICM at byte 128)",
+            action="name the folder of the series",
+        )
+    site.fhir.transact(prepare_intake(read_fhir(fhir)))
+
+
+def read_input(path: Path) -> bytes:
+    """Return a file's bytes, or say that it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestInvalid(
+            found=f"an input file that cannot be read ({error.strerror})", allowed="a readable file", action="check the path"
+        ) from error
+
+
+def read_fhir(path: Path) -> Any:
+    """Return the parsed JSON of a FHIR file."""
+    try:
+        return parse_json(read_input(path))
+    except ValueError as error:
+        raise RequestInvalid(found="a FHIR file that is no JSON", allowed="FHIR R4 JSON", action="check the file") from error
+
+
+def _chosen_series(site: Site, series_uid: str | None) -> ImagingSeries:
+    settled = site.archive.unannounced(0)
+    if series_uid is None and len(settled) != 1:
+        raise RequestInvalid(
+            found=f"{len(settled)} series in the folder",
+            allowed="one, or --series UID: " + ", ".join(found.series_uid for found in settled),
+            action="choose one with --series",
+        )
+    return site.archive.series(series_uid or settled[0].series_uid)
+
+
+def _hand_over(site: Site, attestation: Attestation, series: Path, out: Path) -> None:
+    """Copy what a person keeps: the series, the FHIR resources, the sidecar and the public keys."""
+    job = site.jobs.artifacts(attestation.request_id)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(series, out / "series")
+    shutil.copy(job.folder / SIDECAR_NAME, out / SIDECAR_NAME)
+    bundle = PREPARED.read(job.folder / f"prepared-attestation{PREPARED.suffix}").bundle
+    (out / "fhir-bundle.json").write_text(bundle, encoding="utf-8")
+    provenance = site.fhir.read(attestation.provenance_reference)
+    (out / "provenance.json").write_text(write_json(provenance.body), encoding="utf-8")
+    (out / "jwks.json").write_text(json.dumps(site.key.public_jwks(), indent=1), encoding="utf-8")

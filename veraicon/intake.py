@@ -1,0 +1,62 @@
+"""From a settled series to requests: the site's rule, applied once to each state of each series."""
+
+from __future__ import annotations
+
+import threading
+
+import sqlalchemy as sa
+import structlog
+
+from dicom_node.archive import Archive, SettledSeries
+from domain.identifiers import SeriesUid
+from veraicon.jobs import Jobs, requests_for
+from veraicon.settings import GenerationSettings
+
+_log = structlog.get_logger()
+
+
+class Intake:
+    """Watches the archive and submits requests.
+
+    A crash between submit and announce repeats the submit; the request's id derives from the series' state, so nothing is
+    asked twice.
+    """
+
+    def __init__(self, archive: Archive, jobs: Jobs, settings: GenerationSettings, *, settle_s: float) -> None:
+        self._archive, self._jobs, self._settings, self._settle_s = archive, jobs, settings, settle_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+
+    def start(self) -> None:
+        """Watch in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; what is not announced yet is found at the next start."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def announce_settled(self) -> int:
+        """Submit the requests of every series that has settled since the last call; returns how many are new."""
+        submitted = 0
+        for settled in self._archive.unannounced(self._settle_s):
+            if self._settings.on_receive and not self._jobs.made_by_us(settled.series_uid):
+                submitted += self._submit(settled)
+            self._archive.announce(settled.series_uid, settled.series_digest)
+        return submitted
+
+    def _submit(self, settled: SettledSeries) -> int:
+        requests = requests_for(
+            SeriesUid(settled.series_uid), settled.series_digest, self._settings, requested_by=settled.source
+        )
+        for request in requests:
+            _log.info("request", action="submit", request_id=request.request_id, source=settled.source)
+        return sum(self._jobs.submit(request) for request in requests)
+
+    def _run(self) -> None:
+        pause_s = min(0.5, self._settle_s / 4)
+        while not self._stop.wait(pause_s):
+            try:
+                self.announce_settled()
+            except sa.exc.OperationalError as error:  # the database is away: the series stay unannounced
+                _log.warning("intake waits for the database", action="submit", error=type(error.orig).__name__)

@@ -1,0 +1,128 @@
+"""`veraicon serve`: SCP, HTTP, intake, and one worker process. This process never loads torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import structlog
+import uvicorn
+from dicom_node.scp import SourcePolicy, StorageNode
+
+from domain.errors import ConfigurationError
+from veraicon.api.app import create_app
+from veraicon.intake import Intake
+from veraicon.settings import Settings
+from veraicon.wiring import Site, open_site
+
+_log = structlog.get_logger()
+_RESTART_PAUSE_S = 2.0
+
+
+def run(settings: Settings, *, config: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    settings : Settings
+        The site.
+    config : Path or None
+        The file they came from, for the worker process.
+
+    Raises
+    ------
+    ConfigurationError
+        If a port is taken or a part of the site cannot be opened.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with open_site(settings) as site:
+        node = _node(site)
+        intake = Intake(site.archive, site.jobs, settings.generation, settle_s=settings.node.settle_s)
+        http = _HttpServer(site)
+        node.start()
+        http.start()
+        intake.start()
+        _log.info("serving", action="start", dicom_port=settings.node.port, http_port=settings.http.port)
+        try:
+            _supervise(settings, config, stop)
+        finally:
+            intake.stop()
+            node.stop()
+            http.stop()
+            _log.info("stopped", action="stop")
+
+
+def _node(site: Site) -> StorageNode:
+    settings = site.settings.node
+    return StorageNode(
+        site.archive,
+        ae_title=settings.ae_title,
+        host=settings.host,
+        port=settings.port,
+        allowed_sources={peer.ae_title: SourcePolicy(peer.name, peer.host) for peer in site.settings.sources},
+        maximum_associations=settings.maximum_associations,
+    )
+
+
+def _supervise(settings: Settings, config: Path | None, stop: threading.Event) -> None:
+    """Keep one worker process running until we are told to stop; without one, only wait."""
+    worker = _start_worker(config) if settings.worker.embedded else None
+    while not stop.wait(0.5):
+        if worker and worker.poll() is not None:
+            _log.error("worker ended", action="worker", exit_code=worker.returncode)
+            if stop.wait(_RESTART_PAUSE_S):
+                break
+            worker = _start_worker(config)
+    if worker and worker.poll() is None:
+        worker.terminate()
+        try:
+            worker.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            worker.kill()  # its job resumes at the next start
+
+
+def _start_worker(config: Path | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "veraicon", *(["--config", str(config)] if config else []), "work"]
+    return subprocess.Popen([*command, "--parent", str(os.getpid())])
+
+
+class _HttpServer:
+    """uvicorn in a thread, since signals belong to `run`."""
+
+    def __init__(self, site: Site) -> None:
+        http = site.settings.http
+        self._server = uvicorn.Server(
+            uvicorn.Config(create_app(site), host=http.host, port=http.port, log_config=None, lifespan="off")
+        )
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._address = f"{http.host}:{http.port}"
+
+    def _run(self) -> None:
+        try:
+            self._server.run()
+        except SystemExit:  # uvicorn's word for a port that is taken
+            self._server.should_exit = True
+
+    def start(self) -> None:
+        """Listen, or say why not."""
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive() or self._server.should_exit:
+                raise ConfigurationError(
+                    found=f"HTTP address {self._address} that cannot be listened on",
+                    allowed="a free port of an address of this machine",
+                    action="change [http] host or port, or stop what uses it",
+                )
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Finish open requests and stop."""
+        self._server.should_exit = True
+        self._thread.join(timeout=10)

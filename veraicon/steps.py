@@ -1,0 +1,126 @@
+"""What each step of the story does, built from parts that are handed in; no step reads settings or the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from dicom_node.archive import Archive
+from dicom_node.files import series_digest
+from dicom_node.reading import read_volume
+from domain.attestation import Attestation
+from domain.clinical import ClinicalContext, ClinicalFact
+from domain.errors import IncompleteSeries
+from domain.findings import QualityReport
+from domain.generation import GeneratedVolume, GenerationRequest, Publication
+from domain.model_card import ModelCard, require_series_fits
+from domain.pairing import PairedContext, choose_patient
+from domain.series import ImagingSeries
+from domain.volume import Volume, to_patient_axes
+from fhir_adapter.ehr import EhrReader
+from quality.gates import check
+from veraicon.publishing import Publisher
+
+if TYPE_CHECKING:  # torch lives behind this name, in the worker only
+    from multimodal.conditioning import ConditioningTokens
+
+
+class Encoder(Protocol):
+    """Turns paired context into tokens; `multimodal.encoder.MultimodalEncoder` is one."""
+
+    def encode(
+        self, context: ClinicalContext, asked: tuple[ClinicalFact, ...], prior: Volume | None, card: ModelCard
+    ) -> ConditioningTokens:
+        """Return tokens with a mask for what is missing."""
+        ...
+
+
+class Generator(Protocol):
+    """Draws volumes; `generators.registry` makes one by name."""
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the loaded weights."""
+        ...
+
+    def generate(
+        self,
+        tokens: ConditioningTokens,
+        *,
+        like: Volume,
+        seed: int,
+        guidance: float,
+        sampler_steps: int,
+        threads: int,
+        cancelled: Callable[[], bool],
+    ) -> GeneratedVolume:
+        """Return one volume of the extent of `like`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SiteSteps:
+    """The steps of one site; see `veraicon.pipeline.Steps` for each one's promise."""
+
+    archive: Archive
+    ehr: EhrReader
+    encoder: Encoder
+    generator: Generator
+    publisher: Publisher
+    threads: int
+    cancelled: Callable[[str], bool]
+
+    def receive(self, request: GenerationRequest) -> ImagingSeries:
+        """Find the series as it stood at the request and see that the model takes it."""
+        series = self.archive.series(request.series_uid)
+        if series_digest(instance.digest for instance in series.instances) != request.series_digest:
+            raise IncompleteSeries(
+                found="a series to which instances were added after this request was made",
+                allowed="the instances that the request names",
+                action="nothing: the grown series has a request of its own",
+            )
+        require_series_fits(self._volume(series), self.generator.card)
+        return series
+
+    def pair(self, request: GenerationRequest, series: ImagingSeries) -> PairedContext:
+        """Choose the one patient with the series' identifier and take the EHR's snapshot as of the imaging time."""
+        chosen, evidence = choose_patient(series, self.ehr.find_patients(series.patient))
+        context = self.ehr.snapshot(chosen.reference, series.acquired_at or request.requested_at)
+        return PairedContext(series, context, evidence)
+
+    def encode(self, request: GenerationRequest, paired: PairedContext) -> ConditioningTokens:
+        """Encode the prior image and the facts; what was asked for stands above the EHR."""
+        prior = self._volume(paired.series)
+        return self.encoder.encode(paired.context, request.asked, prior, self.generator.card)
+
+    def generate(self, request: GenerationRequest, series: ImagingSeries, tokens: ConditioningTokens) -> GeneratedVolume:
+        """Draw a volume of the source's extent."""
+        generated = self.generator.generate(
+            tokens,
+            like=self._volume(series),
+            seed=request.seed,
+            guidance=request.guidance,
+            sampler_steps=request.sampler_steps,
+            threads=self.threads,
+            cancelled=lambda: self.cancelled(request.request_id),
+        )
+        return replace(generated, generated_at=datetime.now(UTC))
+
+    def check(self, series: ImagingSeries, generated: GeneratedVolume) -> QualityReport:
+        """Run the gates against the model's reference and the source image."""
+        return check(generated, self._volume(series), self.generator.card)
+
+    def publish(
+        self, request: GenerationRequest, paired: PairedContext, generated: GeneratedVolume, report: QualityReport
+    ) -> Publication:
+        """Send the marked and signed series to every destination."""
+        return self.publisher.publish(request, paired, generated, report)
+
+    def attest(self, request: GenerationRequest, publication: Publication) -> Attestation:
+        """Sign what was published and hand it to the FHIR server."""
+        return self.publisher.attest(request, publication)
+
+    def _volume(self, series: ImagingSeries) -> Volume:
+        return to_patient_axes(read_volume(self.archive.datasets(series)))

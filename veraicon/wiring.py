@@ -1,0 +1,183 @@
+"""Builds the parts of a site from its settings, once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from dicom_node.scu import Peer
+
+from dicom_node.archive import Archive
+from domain.findings import QualityReport
+from domain.generation import Publication
+from domain.pairing import PairedContext
+from domain.series import ImagingSeries
+from fhir_adapter.client import FhirClient
+from fhir_adapter.ehr import EhrReader
+from fhir_adapter.local_store import LocalFhirStore
+from fhir_adapter.store import FhirStore
+from provenance.signing import SigningKey
+from veraicon.artifacts import BYTES, GENERATED_VOLUME, ArtifactFolder, Codec, json_codec
+from veraicon.database import connect, migrate
+from veraicon.destinations import ArchiveDestination, Destination, PacsDestination
+from veraicon.jobs import Jobs
+from veraicon.pipeline import JobState
+from veraicon.publishing import ATTESTATION, Publisher
+from veraicon.settings import DestinationSettings, Settings
+from veraicon.steps import SiteSteps
+
+
+@dataclass(frozen=True)
+class Site:
+    """The parts that every process of a site shares; none of them loads torch."""
+
+    settings: Settings
+    engine: sa.Engine
+    archive: Archive
+    fhir: FhirStore
+    jobs: Jobs
+    key: SigningKey
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """The configured PACS, or our own archive where none is."""
+        ours = self.settings.node.ae_title
+        configured = tuple(PacsDestination(peer_of(peer, ours)) for peer in self.settings.destinations)
+        return configured or (ArchiveDestination(self.archive),)
+
+
+def peer_of(destination: DestinationSettings, calling_ae_title: str) -> Peer:
+    """Return a configured destination as the DICOM node knows it."""
+    return Peer(
+        name=destination.name,
+        ae_title=destination.ae_title,
+        host=destination.host,
+        port=destination.port,
+        calling_ae_title=calling_ae_title,
+        timeout_s=destination.timeout_s,
+    )
+
+
+@contextmanager
+def open_site(settings: Settings) -> Iterator[Site]:
+    """Open database, archive, FHIR store and key of a site, and close them in the end.
+
+    Raises
+    ------
+    ConfigurationError
+        If the database, the folder or the key cannot be used.
+    """
+    engine = connect(settings)
+    migrate(engine)
+    folder = settings.storage.folder
+    fhir = _fhir_store(settings, engine)
+    jobs = Jobs(engine, folder / "jobs")
+    archive = Archive(
+        engine,
+        folder / "archive",
+        min_free_bytes=settings.storage.min_free_mib * 2**20,
+        patient_id_system=settings.pairing.patient_id_system,
+        issuer_systems=settings.pairing.issuers,
+        default_timezone=ZoneInfo(settings.pairing.timezone),
+    )
+    key = SigningKey.load_or_create(Path(settings.provenance.key_file or folder / "keys" / "signing.jwk"))
+    try:
+        yield Site(settings, engine, archive, fhir, jobs, key)
+    finally:
+        jobs.close()
+        if isinstance(fhir, FhirClient):
+            fhir.close()
+        engine.dispose()
+
+
+@contextmanager
+def open_fhir(settings: Settings) -> Iterator[FhirStore]:
+    """Open only the FHIR server or store of a site."""
+    engine = connect(settings)
+    fhir = _fhir_store(settings, engine)
+    try:
+        yield fhir
+    finally:
+        if isinstance(fhir, FhirClient):
+            fhir.close()
+        engine.dispose()
+
+
+def _fhir_store(settings: Settings, engine: sa.Engine) -> FhirStore:
+    if not settings.fhir.base_url:
+        return LocalFhirStore(engine)
+    return FhirClient(settings.fhir.base_url, token=settings.fhir.token.get_secret_value(), timeout_s=settings.fhir.timeout_s)
+
+
+def _salt(folder: Path) -> bytes:
+    """Return the site's secret salt for snapshot digests; made once."""
+    path = folder / "keys" / "snapshot-salt"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return ArtifactFolder(path.parent).once(path.name, BYTES, lambda: secrets.token_bytes(32))
+
+
+def worker_steps(
+    site: Site,
+    *,
+    destinations: tuple[Destination, ...] | None = None,
+    cancelled: Callable[[str], bool] | None = None,
+) -> SiteSteps:
+    """Return the steps with encoder and generator loaded: this is where torch comes in.
+
+    Parameters
+    ----------
+    site : Site
+    destinations : tuple of Destination or None
+        Where series go; None: the site's own.
+    cancelled : callable or None
+        Tells by request id whether someone cancelled; None: the job table does.
+
+    Raises
+    ------
+    WeightsRejected
+        If the weights or their card cannot be trusted.
+    """
+    from generators.registry import load_generator
+
+    settings = site.settings
+    loaded = load_generator(settings.generation.model, device=settings.generation.device)
+    return SiteSteps(
+        archive=site.archive,
+        ehr=EhrReader(site.fhir, salt=_salt(settings.storage.folder)),
+        encoder=loaded.encoder,
+        generator=loaded,
+        publisher=Publisher(
+            destinations=site.destinations if destinations is None else destinations,
+            fhir=site.fhir,
+            key=site.key,
+            card=loaded.card,
+            organization=settings.provenance.organization,
+            issuer=settings.provenance.issuer,
+            software_version=version("veraicon"),
+            folder_of=site.jobs.artifacts,
+        ),
+        threads=settings.generation.threads,
+        cancelled=cancelled or site.jobs.cancelled,
+    )
+
+
+def worker_codecs() -> Mapping[JobState, Codec[Any]]:
+    """Return how the result of each step is kept."""
+    from multimodal.conditioning import ConditioningTokens
+
+    return {
+        JobState.RECEIVED: json_codec(ImagingSeries),
+        JobState.PAIRED: json_codec(PairedContext),
+        JobState.ENCODED: Codec(".safetensors", ConditioningTokens.save, ConditioningTokens.load),
+        JobState.GENERATED: GENERATED_VOLUME,
+        JobState.CHECKED: json_codec(QualityReport),
+        JobState.PUBLISHED: json_codec(Publication),
+        JobState.ATTESTED: ATTESTATION,
+    }
