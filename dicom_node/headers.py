@@ -10,7 +10,7 @@ from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 
 from domain.errors import UnreadableInstance
@@ -18,6 +18,7 @@ from domain.identifiers import require_uid
 
 # All that pydicom lets out when bytes are not what they claim to be. Programming errors of ours are not among them.
 PARSE_ERRORS = (
+    BytesLengthException,
     InvalidDicomError,
     ArithmeticError,
     AttributeError,

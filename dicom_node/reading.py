@@ -103,7 +103,7 @@ def decode_pixels(ds: Dataset) -> NDArray[np.generic]:
         If Pixel Data is missing or damaged.
     """
     syntax = UID(ds.file_meta.TransferSyntaxUID)
-    if syntax.is_encapsulated and not _can_decode(syntax):
+    if not _can_decode(syntax):
         raise UnsupportedSeries(
             found=f"Pixel Data in transfer syntax {syntax.name} ({syntax})",
             allowed="uncompressed, RLE, JPEG-LS or JPEG 2000 (others where a decoder is installed)",
@@ -120,6 +120,7 @@ def decode_pixels(ds: Dataset) -> NDArray[np.generic]:
 
 
 def _can_decode(syntax: UID) -> bool:
+    """Whether a decoder is installed; a syntax newer than the installed dictionary is simply one without."""
     try:
         return get_decoder(syntax).is_available
     except NotImplementedError:

@@ -6,7 +6,7 @@ which a volume is centred; what the volume does not fill repeats its edge, so th
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ Value = TypeVar("Value", bound=np.generic)
 _LOW_PERCENTILE, _HIGH_PERCENTILE = 1, 99
 
 
-def normalised(array: NDArray[np.generic]) -> FloatArray:
+def normalised(array: NDArray[np.floating[Any]] | NDArray[np.integer[Any]]) -> FloatArray:
     """Return intensities scaled so that the 1st percentile is 0 and the 99th is 1, clipped to [0, 1].
 
     Raises
@@ -40,7 +40,8 @@ def normalised(array: NDArray[np.generic]) -> FloatArray:
             allowed="a 99th percentile above the 1st",
             action="send a series that shows anatomy",
         )
-    return np.clip((array - low) / (high - low), 0, 1).astype(np.float32)
+    scaled: FloatArray = np.clip((array - low) / (high - low), 0, 1).astype(np.float32)
+    return scaled
 
 
 def placed(array: NDArray[Value], grid: Shape, *, outside: float | None = None) -> NDArray[Value]:

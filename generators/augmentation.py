@@ -30,10 +30,15 @@ def bent(image: Tensor, labels: Tensor, extent: Tensor, rng: torch.Generator) ->
         Shape of the crop on the grid: the answer is edge-padded outside it again.
     """
     where = _sampling_grid(labels.shape, rng)
-    options = {"padding_mode": "border", "align_corners": False}
-    bent_image = functional.grid_sample(image.unsqueeze(0), where, **options)[0]  # (1, D, H, W)
+    bent_image = functional.grid_sample(image.unsqueeze(0), where, padding_mode="border", align_corners=False)[
+        0
+    ]  # (1, D, H, W)
     one_hot = functional.one_hot(labels.long()).movedim(-1, 0).float()  # (1 + L, D, H, W)
-    bent_labels = functional.grid_sample(one_hot.unsqueeze(0), where, **options)[0].argmax(0).to(torch.uint8)
+    bent_labels = (
+        functional.grid_sample(one_hot.unsqueeze(0), where, padding_mode="border", align_corners=False)[0]
+        .argmax(0)
+        .to(torch.uint8)
+    )
     for axis, (n, length) in enumerate(zip(labels.shape, extent.tolist(), strict=True)):
         start = (n - length) // 2
         index = torch.arange(n).clamp(start, start + length - 1)
@@ -66,4 +71,5 @@ def _sampling_grid(shape: torch.Size, rng: torch.Generator) -> Tensor:
 def _rotation(angles: Tensor) -> Tensor:
     """Return the rotation by small angles about x, y and z: the exponential of the cross-product matrix."""
     x, y, z = angles.tolist()
-    return torch.linalg.matrix_exp(torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]))
+    rotation: Tensor = torch.linalg.matrix_exp(torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]))
+    return rotation

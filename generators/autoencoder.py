@@ -37,7 +37,7 @@ class AutoencoderShape:
     @property
     def reduction(self) -> int:
         """Voxels per latent position along each axis."""
-        return _BLOCK * 2 ** (len(self.channels) - 1)
+        return _BLOCK << (len(self.channels) - 1)
 
 
 class Autoencoder(nn.Module):

@@ -122,7 +122,10 @@ def latents_of(autoencoder: Autoencoder, crops: GridBatch, *, variants: int, see
         forms = [(image, labels)] + [bent(image, labels, extent, rng) for _ in range(variants - 1)]
         form_images, form_labels = (torch.stack(part) for part in zip(*forms, strict=True))
         with torch.no_grad():
-            latents = [autoencoder.encode(i[None], l[None].long()) for i, l in zip(form_images, form_labels, strict=True)]
+            latents = [
+                autoencoder.encode(one[None], its_labels[None].long())
+                for one, its_labels in zip(form_images, form_labels, strict=True)
+            ]
         z.append(torch.cat(latents).half())
         images.append((form_images * 255).round().to(torch.uint8))
         values.append(volumes_mm3(form_labels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import structlog
@@ -165,13 +165,20 @@ def _centred(array: NDArray[np.float32]) -> Volume:
 
 
 def _environment(device: str, threads: int) -> ExecutionEnvironment:
-    software = tuple((name, version(name)) for name in ("torch", "monai", "numpy", "veraicon"))
+    software = tuple((name, _version(name)) for name in ("torch", "monai", "numpy", "veraicon"))
     return ExecutionEnvironment(
         software=(("python", platform.python_version()), *software),
         device=device,
         threads=threads,
         instruction_set=torch.backends.cpu.get_cpu_capability(),
     )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "source checkout, not installed"
 
 
 @contextmanager

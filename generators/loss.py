@@ -52,4 +52,5 @@ def rectified_flow_loss(
     noise = torch.randn(z.shape, generator=rng)
     t = training_times(len(z), rng)
     predicted = denoiser(path(z, noise, t), t, tokens, mask, field)
-    return (predicted - velocity(z, noise)).square().mean()
+    loss: Tensor = (predicted - velocity(z, noise)).square().mean()
+    return loss

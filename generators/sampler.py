@@ -32,6 +32,8 @@ def guided_velocity(denoiser: Denoiser, tokens: Tensor, mask: Tensor, field: Ten
     mask = torch.cat([mask, torch.zeros_like(mask)])
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
+        with_tokens: Tensor
+        without: Tensor
         with_tokens, without = denoiser(torch.cat([x, x]), t.expand(2 * len(x)), tokens, mask, field).chunk(2)
         return without + guidance * (with_tokens - without)
 

@@ -7,7 +7,6 @@ All randomness comes from the seed and the step's number, so a resumed run draws
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
@@ -85,8 +84,9 @@ class AutoencoderStage:
         if step >= self.adversary_from * steps:
             judged = self._adversarial(self.discriminator(decoded)[-1], target_is_real=True, for_discriminator=False)
             loss = loss + 0.01 * judged
-            losses["discriminator"] = self._teach_discriminator(image, decoded.detach())
         _descend(loss, self._optimiser, self.autoencoder, self._rate * schedule(step, steps))
+        if step >= self.adversary_from * steps:  # after the descent: its gradient runs through the discriminator as it was
+            losses["discriminator"] = self._teach_discriminator(image, decoded.detach())
         return losses
 
     def held_out_loss(self) -> float:
@@ -137,7 +137,7 @@ class AutoencoderStage:
         on_real = self._adversarial(self.discriminator(real)[-1], target_is_real=True, for_discriminator=True)
         loss = cast("Tensor", on_generated + on_real) / 2
         self._optimiser_d.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         self._optimiser_d.step()
         return loss.item()
 
@@ -156,7 +156,8 @@ class DenoiserStage:
             denoiser = Denoiser(DenoiserShape(latent_channels=train.channels, token_width=encoder.width))
         encoder.fit_values(train.values_mean(), train.values_deviation())
         self._networks = nn.ModuleDict({"denoiser": denoiser, "encoder": encoder})
-        self._average = AveragedModel(self._networks, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+        average = get_ema_multi_avg_fn(0.999)  # type: ignore[no-untyped-call]  # torch has no types here
+        self._average = AveragedModel(self._networks, multi_avg_fn=average)
         self._optimiser = AdamW(self._networks.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-2)
 
     @property
@@ -208,9 +209,6 @@ def _descend(loss: Tensor, optimiser: Optimizer, networks: nn.Module, rate: floa
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
     nn.utils.clip_grad_norm_(networks.parameters(), _GRADIENT_CLIP)
     optimiser.step()
-
-
-Progress = Callable[[str, int, int, float], None]

@@ -14,9 +14,11 @@ import structlog
 import torch
 
 from domain.errors import ConfigurationError, NonFiniteOutput
+from generators.autoencoder import Autoencoder, AutoencoderShape
 from generators.hippocampus_data import GridBatch, of_subjects, on_grid, read_crops, split_subjects
-from generators.latent_data import LatentData
+from generators.latent_data import LatentData, latents_of, standardise_latents
 from generators.stages import AutoencoderStage, DenoiserStage, Stage
+from generators.weights import file_digest
 from multimodal.conditioning import TokenEncoder
 
 log = structlog.get_logger()
@@ -96,7 +98,8 @@ def train(
         stage = AutoencoderStage(train_part, held_out, seed=plan.seed, batch=plan.autoencoder_batch)
         run_stage(stage, run_folder, steps=plan.autoencoder_steps, plan=plan, resume=resume, progress=progress)
     if "denoiser" in stages:
-        latents = _latents(run_folder, train_part, held_out, plan, resume=resume)
+        load_checkpoint(run_folder / "autoencoder.pt")  # says which stage is missing
+        latents = _latents(run_folder, train_part, held_out, plan)
         second = DenoiserStage(*latents, encoder, seed=plan.seed, batch=plan.denoiser_batch)
         run_stage(second, run_folder, steps=plan.denoiser_steps, plan=plan, resume=resume, progress=progress)
 
@@ -158,15 +161,31 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def trained_autoencoder(run_folder: Path) -> Any:
-    """Return the best autoencoder of a run, as its stage saved it."""
-    return load_checkpoint(run_folder / "autoencoder-best.pt")["stage"]["autoencoder"]
+def trained_autoencoder(run_folder: Path, train_part: GridBatch) -> Autoencoder:
+    """Return the autoencoder of a run, its latents standardised over the crops that it was trained on.
+
+    It is the last one, not the one with the lowest held-out loss: that loss cannot see the texture which the discriminator
+    teaches at the end.
+    """
+    autoencoder = Autoencoder(AutoencoderShape())
+    autoencoder.load_state_dict(load_checkpoint(run_folder / "autoencoder.pt")["stage"]["autoencoder"])
+    autoencoder.eval().requires_grad_(requires_grad=False)
+    standardise_latents(autoencoder, train_part)
+    return autoencoder
 
 
-def _latents(
-    run_folder: Path, train_part: GridBatch, held_out: GridBatch, plan: TrainingPlan, *, resume: bool
-) -> tuple[LatentData, LatentData]:
-    raise NotImplementedError
+def _latents(run_folder: Path, train_part: GridBatch, held_out: GridBatch, plan: TrainingPlan) -> tuple[LatentData, LatentData]:
+    """Return the latents of both parts; kept in the run folder under the digest of the autoencoder that made them."""
+    digest = file_digest(run_folder / "autoencoder.pt").removeprefix("sha256:")[:12]
+    made = []
+    for name, part, variants in (("train", train_part, plan.variants), ("validation", held_out, 2)):
+        path = run_folder / f"latents-{name}-{variants}-{digest}.safetensors"
+        if not path.exists():
+            log.info("latents are being made", part=name, crops=len(part), variants=variants)
+            autoencoder = trained_autoencoder(run_folder, train_part)
+            latents_of(autoencoder, part, variants=variants, seed=plan.seed).save(path)
+        made.append(LatentData.load(path))
+    return made[0], made[1]
 
 
 def _require_finite(losses: dict[str, float], stage: str) -> None:

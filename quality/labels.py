@@ -73,9 +73,11 @@ def _check_target(generated: GeneratedVolume, card: ModelCard, target: tuple[str
     made_mm3 = float(np.isin(generated.label_map, labels).sum()) * voxel_mm3
     asked_mm3 = value * scale
     difference = abs(made_mm3 - asked_mm3) / asked_mm3
-    obeyed = difference <= card.reference.volume_tolerance  # false for NaN
-    sentence = f"The generated {kind} differs by {difference:.1%} from the one that was asked for."
-    return Finding(_REQUESTED, Outcome.PASSED if obeyed else Outcome.FAILED, difference, allowed, sentence)
+    outcome = Outcome.PASSED if difference <= card.reference.volume_tolerance else Outcome.FAILED
+    # Told in whole percents, rounded up: with the exact difference the patient's value could be computed from the label map.
+    told = math.ceil(100 * difference - 1e-9) / 100
+    sentence = f"The generated {kind} differs by {told:.0%} from the one that was asked for."
+    return Finding(_REQUESTED, outcome, told, allowed, sentence)
 
 
 def _labels_of(kind: str, card: ModelCard) -> list[int]:
