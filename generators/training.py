@@ -41,7 +41,7 @@ class TrainingPlan:
         Checks without a better held-out loss after which a stage stops.
     """
 
-    autoencoder_steps: int = 4500
+    autoencoder_steps: int = 3500
     denoiser_steps: int = 5000
     autoencoder_batch: int = 2
     denoiser_batch: int = 8

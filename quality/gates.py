@@ -5,10 +5,7 @@ A check that cannot be computed has failed: NaN is in no range. No sentence repe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-from numpy.typing import NDArray
 
 from domain.findings import Finding, Outcome, QualityReport
 from domain.generation import GeneratedVolume
@@ -20,8 +17,6 @@ from quality.privacy import not_a_copy
 # Between the 1st and 99th percentile, as a share of the model's intensity range. A faint image is still an image: this
 # catches the constant ones; how much contrast is normal says the card by its standard deviation.
 _MIN_CONTRAST = 0.01
-# Rounding of stored affines, in voxels.
-_GRID_SLACK = 1e-3
 
 
 def check(generated: GeneratedVolume, source: Volume | None, card: ModelCard) -> QualityReport:
@@ -118,33 +113,17 @@ def check_spacing(volume: Volume, card: ModelCard) -> Finding:
 
 
 def check_extent(volume: Volume, source: Volume | None) -> Finding:
-    """Refuse a volume that does not cover what the source covers, corner by corner.
+    """Refuse a volume that does not have the source's number of voxels along each patient axis, give or take one.
 
-    The eight outer corners of both grids are compared in voxels of the generated grid, so a shift, a turn, a flip that
-    was not written into the affine and a wrong size are all seen.
+    Position is not compared: a generated volume lies in a space of its own, since it is no place in any patient.
     """
-    allowed = "at most 1 voxel between the corners of the generated and the source grid"
+    allowed = "at most 1 voxel more or less than the source along each patient axis"
     if source is None:
         return Finding("extent", Outcome.NOT_APPLICABLE, None, allowed, "No source image conditioned this volume.")
-    ours, theirs = to_patient_axes(volume), to_patient_axes(source)
-    try:
-        to_ours = np.linalg.inv(ours.affine_lps)
-    except np.linalg.LinAlgError:
-        return Finding("extent", Outcome.FAILED, None, allowed, "The geometry of the volume is degenerate.")
-    distance = float(np.abs(to_ours[:3, :3] @ (_corners_mm(ours) - _corners_mm(theirs))).max())
-    sentence = f"The corners of the grids differ by up to {distance:.2f} voxels."
-    return Finding("extent", _outcome(distance <= 1 + _GRID_SLACK), distance, allowed, sentence)
-
-
-def _corners_mm(volume: Volume) -> NDArray[np.float64]:
-    """Outer corners of the volume, (3, 8), LPS mm: half a voxel beyond the outermost centres."""
-    corners = np.array([[-0.5 if low else n - 0.5 for low, n in zip(c, volume.shape, strict=True)] for c in _binary_corners()])
-    placed: NDArray[np.float64] = volume.affine_lps[:3, :3] @ corners.T + volume.affine_lps[:3, 3:4]
-    return placed
-
-
-def _binary_corners() -> Iterator[tuple[int, ...]]:
-    return np.ndindex(2, 2, 2)
+    pairs = zip(to_patient_axes(volume).shape, to_patient_axes(source).shape, strict=True)
+    difference = max(abs(ours - theirs) for ours, theirs in pairs)
+    sentence = f"The numbers of voxels differ from the source's by up to {difference}."
+    return Finding("extent", _outcome(difference <= 1), float(difference), allowed, sentence)
 
 
 def _in_range(check_name: str, measured: float, accepted: ValueRange, what: str) -> Finding:

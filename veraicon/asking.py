@@ -10,13 +10,13 @@ from domain.clinical import ClinicalFact, Coding
 from domain.errors import RequestInvalid
 from domain.generation import GenerationRequest
 from domain.identifiers import SeriesUid
-from multimodal.concepts import CODE_SYSTEM
+from multimodal.concepts import MEASUREMENT_SYSTEM
 from veraicon.settings import GenerationSettings
 
 
 def asked_fact(kind: str, value: float, unit: str = "mm3") -> ClinicalFact:
     """Return a value that someone asks for, as a fact that stands above the EHR's."""
-    return ClinicalFact((Coding(CODE_SYSTEM, kind),), kind, value, unit, None, "request")
+    return ClinicalFact((Coding(MEASUREMENT_SYSTEM, kind),), kind, value, unit, None, "request")
 
 
 def parse_asked(texts: Sequence[str]) -> tuple[ClinicalFact, ...]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import sqlalchemy as sa
-from dicom_node.scu import echo
-from generators.cards import bundle_folder, read_card, require_digest
 
-from domain.errors import ConfigurationError, VeraiconError
+from dicom_node.scu import Peer, echo
+from domain.errors import ConfigurationError, VeraiconError, WeightsRejected
 from fhir_adapter.client import FhirClient
+from generators.cards import WEIGHTS_NAME, bundle_folder, read_card
 from veraicon.settings import Settings
 from veraicon.wiring import Site, open_site, peer_of
 
@@ -30,7 +33,7 @@ class Check:
 
 def examine(settings: Settings) -> list[Check]:
     """Look at everything that the site needs, the rest also where one thing is wrong."""
-    checks = [_run("packages", lambda: require_single_owner() or "each of ours has one owner")]
+    checks = [_run("packages", _packages)]
     checks.append(_run("weights", lambda: _weights(settings)))
     try:
         with open_site(settings) as site:
@@ -65,14 +68,31 @@ def _look_at(site: Site) -> Iterator[Check]:
     yield _run("FHIR", lambda: _fhir(site))
     for destination in site.settings.destinations:
         peer = peer_of(destination, site.settings.node.ae_title)
-        yield _run(f"destination {destination.name}", lambda peer=peer: echo(peer) or "answers C-ECHO")
+        yield _run(f"destination {destination.name}", partial(_echo, peer))
     yield Check("storage", True, _room(site.settings.storage.folder))
+
+
+def _packages() -> str:
+    require_single_owner()
+    return "each of ours has one owner"
+
+
+def _echo(peer: Peer) -> str:
+    echo(peer)
+    return "answers C-ECHO"
 
 
 def _weights(settings: Settings) -> str:
     folder = bundle_folder(settings.generation.model)
     card = read_card(folder)
-    require_digest(folder, card)
+    with (folder / WEIGHTS_NAME).open("rb") as stream:
+        digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    if digest != card.weights_digest:
+        raise WeightsRejected(
+            found=f"weights of {card.name} whose digest is not the one on the card",
+            allowed=card.weights_digest,
+            action="install the bundle again",
+        )
     return f"{card.name} {card.version}, digest as on the card, licence {card.licence}"
 
 
@@ -86,7 +106,6 @@ def _fhir(site: Site) -> str:
 
 
 def _room(folder: Path) -> str:
-    import shutil
 
     return f"{shutil.disk_usage(folder).free >> 30} GiB free"
 

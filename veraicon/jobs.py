@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def _aware(moment: datetime) -> datetime:
 def describe(row: JobRow) -> dict[str, object]:
     """Return what anybody may see of a job: no patient data, no clinical value."""
     request = request_of(row)
-    described: dict[str, object] = {
+    return {
         "job": row.request_id,
         "state": row.state,
         "model": request.model,
@@ -55,19 +55,8 @@ def describe(row: JobRow) -> dict[str, object]:
         "updated_at": _aware(row.updated_at).isoformat(),
         "generated_series_uid": row.generated_series_uid or None,
         "provenance": row.provenance_reference or None,
-        "error": None,
+        "error": row.error,
     }
-    if row.error_code:
-        described["error"] = {
-            "code": row.error_code,
-            "name": row.error_name,
-            "step": row.step,
-            "attempts": row.attempts,
-            "found": row.error_found,
-            "allowed": row.error_allowed,
-            "next": row.error_action,
-        }
-    return described
 
 
 def requests_for(
@@ -172,37 +161,27 @@ class Jobs:
         with Session(self._engine) as session:
             return session.exec(select(JobRow).where(JobRow.generated_series_uid == series_uid)).first() is not None
 
-    def reached(self, request_id: str, state: JobState, **facts: str) -> None:
+    def reached(self, request_id: str, state: JobState, facts: Mapping[str, str]) -> None:
         """Note that a step finished; the last error is history then."""
-        self._change(
-            request_id,
-            state=state.value,
-            step="",
-            attempts=0,
-            error_code="",
-            error_name="",
-            error_found="",
-            error_allowed="",
-            error_action="",
-            **facts,
-        )
+        self._change(request_id, {"state": state.value, "error": None, **facts})
 
     def tried(self, request_id: str, step: JobState, error: VeraiconError) -> None:
         """Note that an attempt at a step failed."""
-        self._change(
-            request_id,
-            step=step.value,
-            attempts=self.get(request_id).attempts + 1,
-            error_code=error.code,
-            error_name=type(error).__name__,
-            error_found=error.found,
-            error_allowed=error.allowed,
-            error_action=error.action,
-        )
+        before = self.get(request_id).error or {}
+        shown = {
+            "code": error.code,
+            "name": type(error).__name__,
+            "step": step.value,
+            "attempts": int(str(before.get("attempts", 0))) + 1,
+            "found": error.found,
+            "allowed": error.allowed,
+            "next": error.action,
+        }
+        self._change(request_id, {"error": shown})
 
     def ended(self, request_id: str, state: JobState) -> None:
         """Note how a job ended; its last error stays visible."""
-        self._change(request_id, state=state.value)
+        self._change(request_id, {"state": state.value})
 
     def retry(self, request_id: str) -> JobRow:
         """Queue a failed or cancelled job again.
@@ -230,7 +209,7 @@ class Jobs:
             first = 1
             shutil.rmtree(self._folder / request_id, ignore_errors=True)
         self._client.rewind_workflow(request_id, start_step=first, queue_name=QUEUE)
-        self._change(request_id, only_from=state, state=JobState.REQUESTED.value, attempts=0)
+        self._change(request_id, {"state": JobState.REQUESTED.value, "error": None}, only_from=state)
         return self.get(request_id)
 
     def cancel(self, request_id: str) -> JobRow:
@@ -239,7 +218,7 @@ class Jobs:
         if JobState(row.state).ended:
             raise RequestInvalid(found=f"a job in state {row.state}", allowed="one under way", action="nothing to cancel")
         self._client.cancel_workflow(request_id)
-        self._change(request_id, state=JobState.CANCELLED.value)
+        self._change(request_id, {"state": JobState.CANCELLED.value})
         return self.get(request_id)
 
     def cancelled(self, request_id: str) -> bool:
@@ -262,7 +241,7 @@ class Jobs:
             self._client.resume_workflow(workflow.workflow_id, queue_name=QUEUE)
         return len(held)
 
-    def _change(self, request_id: str, *, only_from: JobState | None = None, **values: object) -> None:
+    def _change(self, request_id: str, values: Mapping[str, object], *, only_from: JobState | None = None) -> None:
         with Session(self._engine) as session:
             row = session.get(JobRow, request_id)
             if row is None or (only_from and row.state != only_from.value):

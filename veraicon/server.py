@@ -12,10 +12,12 @@ from pathlib import Path
 
 import structlog
 import uvicorn
-from dicom_node.scp import SourcePolicy, StorageNode
 
+from dicom_node.associations import SourcePolicy
+from dicom_node.scp import StorageNode
 from domain.errors import ConfigurationError
 from veraicon.api.app import create_app
+from veraicon.doctor import require_single_owner
 from veraicon.intake import Intake
 from veraicon.settings import Settings
 from veraicon.wiring import Site, open_site
@@ -42,6 +44,7 @@ def run(settings: Settings, *, config: Path | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    require_single_owner()
     with open_site(settings) as site:
         node = _node(site)
         intake = Intake(site.archive, site.jobs, settings.generation, settle_s=settings.node.settle_s)
@@ -66,7 +69,7 @@ def _node(site: Site) -> StorageNode:
         ae_title=settings.ae_title,
         host=settings.host,
         port=settings.port,
-        allowed_sources={peer.ae_title: SourcePolicy(peer.name, peer.host) for peer in site.settings.sources},
+        allowed_sources={peer.ae_title: SourcePolicy((peer.host,) if peer.host else ()) for peer in site.settings.sources},
         maximum_associations=settings.maximum_associations,
     )
 

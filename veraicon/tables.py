@@ -19,7 +19,7 @@ metadata = SiteTable.metadata
 class JobRow(SiteTable, table=True):
     """One request and where it stands; what it made lies in the job's folder.
 
-    The error columns hold the last error, also while a step is being tried again; they are cleared when a step succeeds.
+    `error` holds the last error in words, also while a step is being tried again; it is cleared when a step succeeds.
     """
 
     __tablename__ = "job"
@@ -28,13 +28,7 @@ class JobRow(SiteTable, table=True):
     state: str = Field(index=True)
     series_uid: str = Field(index=True)
     request: dict[str, object] = Field(sa_column=Column(JSON, nullable=False))
-    step: str = ""
-    attempts: int = 0
-    error_code: str = ""
-    error_name: str = ""
-    error_found: str = ""
-    error_allowed: str = ""
-    error_action: str = ""
+    error: dict[str, object] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     generated_series_uid: str = Field(default="", index=True)
     provenance_reference: str = ""
     created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))

@@ -12,14 +12,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from dicom_node.scu import Peer
 
 from dicom_node.archive import Archive
+from dicom_node.scu import Peer
 from domain.findings import QualityReport
 from domain.generation import Publication
 from domain.pairing import PairedContext
 from domain.series import ImagingSeries
-from fhir_adapter.client import FhirClient
+from fhir_adapter.client import ClientLimits, FhirClient
 from fhir_adapter.ehr import EhrReader
 from fhir_adapter.local_store import LocalFhirStore
 from fhir_adapter.store import FhirStore
@@ -113,7 +113,11 @@ def open_fhir(settings: Settings) -> Iterator[FhirStore]:
 def _fhir_store(settings: Settings, engine: sa.Engine) -> FhirStore:
     if not settings.fhir.base_url:
         return LocalFhirStore(engine)
-    return FhirClient(settings.fhir.base_url, token=settings.fhir.token.get_secret_value(), timeout_s=settings.fhir.timeout_s)
+    return FhirClient(
+        settings.fhir.base_url,
+        bearer_token=settings.fhir.token.get_secret_value() or None,
+        limits=ClientLimits(read_timeout_s=settings.fhir.timeout_s),
+    )
 
 
 def _salt(folder: Path) -> bytes:
@@ -144,20 +148,22 @@ def worker_steps(
     WeightsRejected
         If the weights or their card cannot be trusted.
     """
-    from generators.registry import load_generator
+    from generators.registry import generator_of
+    from generators.weights import load_bundle
+    from multimodal.encoder import MultimodalEncoder
 
     settings = site.settings
-    loaded = load_generator(settings.generation.model, device=settings.generation.device)
+    bundle = load_bundle(settings.generation.model, settings.generation.device)
     return SiteSteps(
         archive=site.archive,
         ehr=EhrReader(site.fhir, salt=_salt(settings.storage.folder)),
-        encoder=loaded.encoder,
-        generator=loaded,
+        encoder=MultimodalEncoder.from_state(bundle.encoder_state, bundle.card),
+        generator=generator_of(bundle, settings.generation.device),
         publisher=Publisher(
             destinations=site.destinations if destinations is None else destinations,
             fhir=site.fhir,
             key=site.key,
-            card=loaded.card,
+            card=bundle.card,
             organization=settings.provenance.organization,
             issuer=settings.provenance.issuer,
             software_version=version("veraicon"),
@@ -170,12 +176,12 @@ def worker_steps(
 
 def worker_codecs() -> Mapping[JobState, Codec[Any]]:
     """Return how the result of each step is kept."""
-    from multimodal.conditioning import ConditioningTokens
+    from multimodal.conditioning import load_conditioning, save_conditioning
 
     return {
         JobState.RECEIVED: json_codec(ImagingSeries),
         JobState.PAIRED: json_codec(PairedContext),
-        JobState.ENCODED: Codec(".safetensors", ConditioningTokens.save, ConditioningTokens.load),
+        JobState.ENCODED: Codec(".safetensors", save_conditioning, load_conditioning),
         JobState.GENERATED: GENERATED_VOLUME,
         JobState.CHECKED: json_codec(QualityReport),
         JobState.PUBLISHED: json_codec(Publication),

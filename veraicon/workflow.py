@@ -36,7 +36,7 @@ class DurableRecorder:
 
     def __call__(self, state: JobState, step: Callable[..., Result], *arguments: object) -> Result:
         """Return the step's result; see `veraicon.pipeline.Recorder`."""
-        codec = self._codecs[state]
+        codec: Codec[Result] = self._codecs[state]
 
         def attempt() -> str:
             faults.reach(f"{state.value}:start")
@@ -47,7 +47,7 @@ class DurableRecorder:
                 self._jobs.tried(self._request_id, state, error)
                 _log.warning("step failed", action="step", request_id=self._request_id, step=state.value, code=error.code)
                 raise error from caught
-            self._jobs.reached(self._request_id, state, **_facts_for_row(result))
+            self._jobs.reached(self._request_id, state, _facts_for_row(result))
             faults.reach(f"{state.value}:done")
             _log.info("step finished", action="step", request_id=self._request_id, step=state.value)
             return state.value

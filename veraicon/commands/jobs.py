@@ -51,13 +51,13 @@ def list_jobs(
         return
     table = Table("job", "state", "series", "changed", "error", box=None, pad_edge=False)
     for row in rows:
-        problem = f"{row.error_code} {row.error_name}: {row.error_found}" if row.error_code else ""
+        problem = "{code} {name}: {found}".format(**row.error) if row.error else ""
         table.add_row(row.request_id[:8], row.state, f"…{row.series_uid[-12:]}", f"{row.updated_at:%Y-%m-%d %H:%M:%S}", problem)
     out.print(table)
     for row in rows:
-        if row.error_code and JobState(row.state).ended:
+        if row.error and JobState(row.state).ended:
             out.print(f"{row.request_id[:8]} next: ", end="", style="bold")
-            out.print(row.error_action, markup=False)
+            out.print(row.error["next"], markup=False)
 
 
 @app.command("show")

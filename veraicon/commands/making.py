@@ -85,9 +85,13 @@ def train(
     dataset: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder with images, labels and measurements.")],
     run_folder: Annotated[Path, typer.Option("--run", help="Checkpoints and logs; training resumes from here.")],
     bundle: Annotated[Path | None, typer.Option(help="Write weights and card here when training is done.")] = None,
+    autoencoder_steps: Annotated[int, typer.Option(min=1)] = 3500,
+    denoiser_steps: Annotated[int, typer.Option(min=1)] = 5000,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Train hippocampus-t1: autoencoder, then denoiser; resumes where it stopped."""
+    from generators.training import TrainingPlan
     from veraicon.training_run import run
 
-    run(dataset, run_folder, bundle=bundle, threads=threads)
+    plan = TrainingPlan(autoencoder_steps=autoencoder_steps, denoiser_steps=denoiser_steps)
+    run(dataset, run_folder, plan=plan, bundle=bundle, threads=threads)

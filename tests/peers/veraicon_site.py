@@ -1,0 +1,131 @@
+"""A whole Veraicon on loopback, as a site runs it: `veraicon serve` or `veraicon work` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.peers.dcmtk import run_dcmtk
+
+ENDED = {"attested", "rejected", "failed", "cancelled"}
+
+
+@dataclass
+class VeraiconSite:
+    """One site: its settings file, its processes, and what a person does with it."""
+
+    folder: Path
+    node_port: int
+    http_port: int
+    extra_toml: str = ""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def config(self) -> Path:
+        """The settings file."""
+        return self.folder / "veraicon.toml"
+
+    @property
+    def url(self) -> str:
+        """Our HTTP face."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def write_config(self, extra_toml: str | None = None) -> None:
+        """Write the settings; `extra_toml` replaces the part that a test adds."""
+        self.extra_toml = self.extra_toml if extra_toml is None else extra_toml
+        self.config.write_text(
+            f'[storage]\nfolder = "{self.folder / "data"}"\nmin_free_mib = 1\n[node]\nport = {self.node_port}\nsettle_s = 0.5\n'
+            f"[http]\nport = {self.http_port}\n{self.extra_toml}\n",
+            encoding="utf-8",
+        )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ours with the site's settings."""
+        command = [sys.executable, "-m", "veraicon", "--config", str(self.config), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.folder, env=_environment({}))
+
+    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a long-running command of ours."""
+        command = [sys.executable, "-m", "veraicon", "--config", str(self.config), *arguments]
+        with (self.folder / "site.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, env=_environment(environment or {}), start_new_session=True
+            )
+        self.processes.append(process)
+        return process
+
+    def serve(self, *, deadline_s: float = 60.0) -> subprocess.Popen[bytes]:
+        """Start `serve` and wait until it answers."""
+        process = self.start("serve")
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end and process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2).is_success:
+                    return process
+            except httpx.TransportError:
+                time.sleep(0.1)
+        raise AssertionError(f"serve does not answer: {self.log()[-2000:]}")
+
+    def push(self, folder: Path) -> None:
+        """Send a folder of instances with DCMTK's storescu, as a PACS does."""
+        files = sorted(path for path in folder.rglob("*.dcm"))
+        run_dcmtk("storescu", "-aet", "PACS", "-aec", "VERAICON", "127.0.0.1", str(self.node_port), *files)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """What `veraicon job list --json` says."""
+        listed: list[dict[str, Any]] = json.loads(self.run("job", "list", "--json").stdout)
+        return listed
+
+    def await_job(self, job: str | None = None, *, deadline_s: float = 90.0) -> dict[str, Any]:
+        """Wait until a job has ended, over HTTP."""
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end:
+            found = [one for one in httpx.get(f"{self.url}/jobs", timeout=10).json() if job in (None, one["job"])]
+            if found and found[0]["state"] in ENDED:
+                return dict(found[0])
+            time.sleep(0.1)
+        raise AssertionError(f"no job has ended: {self.log()[-3000:]}")
+
+    def log(self) -> str:
+        """Everything that the processes have said."""
+        path = self.folder / "site.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def stop(self) -> None:
+        """End every process, and whatever it started."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@contextmanager
+def veraicon_site(folder: Path, free_port: Callable[[], int], extra_toml: str = "") -> Iterator[VeraiconSite]:
+    """Give a site with settings and free ports; nothing runs yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    site = VeraiconSite(folder, free_port(), free_port(), extra_toml)
+    site.write_config()
+    try:
+        yield site
+    finally:
+        site.stop()
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, "TCP_NODELAY": "1", **more}

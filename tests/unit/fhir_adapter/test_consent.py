@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from domain.errors import ConsentMissing
+from fhir_adapter.consent import require_consent
+from tests.builders_fhir import concept, patient, raw, research_consent
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+THO = "http://terminology.hl7.org/CodeSystem"
+RESEARCH = {"purpose": [{"system": f"{THO}/v3-ActReason", "code": "HRESCH"}]}
+TREATMENT = {"purpose": [{"system": f"{THO}/v3-ActReason", "code": "TREAT"}]}
+PRIVACY = concept("patient-privacy", "Privacy", f"{THO}/consentscope")
+
+
+def check(*consents, labels=()):
+    person = patient(meta={"security": [{"system": f"{THO}/{system}", "code": code} for system, code in labels]})
+    return require_consent(raw(person)[0], raw(*consents), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("consents", "words"),
+    [
+        ([], "no restriction found: security labels of the Patient and 0 Consent"),
+        ([research_consent(provision={"type": "permit"})], "research permitted by 1 active Consent"),
+        ([research_consent()], "research permitted by 1 active Consent"),
+        ([research_consent(status="inactive", provision={"type": "deny"})], "no restriction found"),
+        ([research_consent(provision={"type": "deny", "period": {"end": "2026-05-31"}})], "no restriction found"),
+        ([research_consent(provision={"type": "deny", "period": {"start": "2026-06-02"}})], "no restriction found"),
+        ([research_consent(scope=PRIVACY, provision={"type": "deny", **TREATMENT})], "no restriction found"),
+        ([research_consent(status="rejected"), research_consent("k2")], "research permitted by 1 active Consent"),
+    ],
+)
+def test_what_does_not_forbid_the_use_is_said_in_words(consents, words):
+    assert check(*consents).startswith(words)
+
+
+@pytest.mark.parametrize(
+    "consent",
+    [
+        research_consent(provision={"type": "deny"}),
+        research_consent(provision={"type": "deny", "period": {"end": "2026-06-01"}}),
+        research_consent(provision={"type": "deny", "provision": [{"type": "permit", **RESEARCH}]}),
+        research_consent(provision={"type": "permit", "provision": [{"type": "permit", "provision": [{"type": "deny"}]}]}),
+        research_consent(scope=PRIVACY, provision={"type": "permit", "provision": [{"type": "deny", **RESEARCH}]}),
+        research_consent(status="rejected"),
+    ],
+)
+def test_a_denial_in_force_forbids_the_use_even_beside_a_permission(consent):
+    beside = [] if consent["status"] == "rejected" else [research_consent("k2")]
+    with pytest.raises(ConsentMissing, match="Consent"):
+        check(consent, *beside)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "granted"},
+        {"status": None},
+        {"scope": None},
+        {"provision": ["deny"]},
+        {"provision": {"type": "forbid"}},
+        {"provision": {"type": "deny", "period": {"end": "soon"}}},
+        {"modifierExtension": [{"url": "http://x"}]},
+    ],
+)
+def test_a_consent_that_cannot_be_read_forbids_the_use(change):
+    with pytest.raises(ConsentMissing, match="cannot be read"):
+        check(research_consent(**{"status": "active", **change}))
+
+
+@pytest.mark.parametrize(
+    "label", [("v3-Confidentiality", "R"), ("v3-Confidentiality", "V"), ("v3-ActCode", "NORELINK"), ("v3-ActCode", "NOREUSE")]
+)
+def test_a_restricting_label_on_the_patient_forbids_the_use(label):
+    with pytest.raises(ConsentMissing, match=f"security label {label[1]} on the Patient"):
+        check(research_consent(), labels=[label])
+
+
+def test_a_label_that_restricts_nothing_does_not_forbid_the_use():
+    assert check(labels=[("v3-Confidentiality", "N"), ("v3-ActReason", "HTEST")]).startswith("no restriction found")
