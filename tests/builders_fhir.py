@@ -49,7 +49,9 @@ def observation(identity: str = "o1", *, of: str = "p1", **more: Any) -> dict[st
         "subject": {"reference": f"Patient/{of}"},
         "effectiveDateTime": EPOCH_TEXT,
         "issued": EPOCH_TEXT,
-        "valueQuantity": parse_json('{"value": 27.50, "unit": "kg/m2", "system": "http://unitsofmeasure.org", "code": "kg/m2"}'),
+        "valueQuantity": parse_json(
+            '{"value": 27.50, "unit": "kg/m2", "system": "http://unitsofmeasure.org", "code": "kg/m2"}'
+        ),
     }
     return without_none({**body, **more})
 

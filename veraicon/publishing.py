@@ -58,7 +58,7 @@ class Publisher:
     destinations: tuple[Destination, ...]
     fhir: FhirStore
     key: SigningKey
-    card: ModelCard
+    card: Callable[[], ModelCard]
     organization: str
     issuer: str
     software_version: str
@@ -129,7 +129,7 @@ class Publisher:
 
     def _sign(self, request: GenerationRequest, publication: Publication) -> PreparedAttestation:
         attestation, resources = attest(
-            self._statement(request), publication, self.card, self.key, now=datetime.now(UTC), organization=self.organization
+            self._statement(request), publication, self.card(), self.key, now=datetime.now(UTC), organization=self.organization
         )
         return PreparedAttestation(attestation, json.dumps(publication_bundle(resources)))
 

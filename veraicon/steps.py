@@ -5,59 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dicom_node.archive import Archive
 from dicom_node.files import series_digest
 from dicom_node.reading import read_volume
 from domain.attestation import Attestation
-from domain.clinical import ClinicalContext, ClinicalFact
 from domain.errors import IncompleteSeries
 from domain.findings import QualityReport
 from domain.generation import GeneratedVolume, GenerationRequest, Publication
-from domain.model_card import ModelCard, require_series_fits
+from domain.model_card import require_series_fits
 from domain.pairing import PairedContext, choose_patient
 from domain.series import ImagingSeries
 from domain.volume import Volume, to_patient_axes
 from fhir_adapter.ehr import EhrReader
 from quality.gates import check
+from veraicon.model import SiteModel
 from veraicon.publishing import Publisher
 
 if TYPE_CHECKING:  # torch lives behind this name, in the worker only
     from multimodal.conditioning import ConditioningTokens
-
-
-class Encoder(Protocol):
-    """Turns paired context into tokens; `multimodal.encoder.MultimodalEncoder` is one."""
-
-    def encode(
-        self, context: ClinicalContext, asked: tuple[ClinicalFact, ...], prior: Volume | None, card: ModelCard
-    ) -> ConditioningTokens:
-        """Return tokens with a mask for what is missing."""
-        ...
-
-
-class Generator(Protocol):
-    """Draws volumes; `generators.registry` makes one by name."""
-
-    @property
-    def card(self) -> ModelCard:
-        """The card of the loaded weights."""
-        ...
-
-    def generate(
-        self,
-        tokens: ConditioningTokens,
-        *,
-        like: Volume,
-        seed: int,
-        guidance: float,
-        sampler_steps: int,
-        threads: int,
-        cancelled: Callable[[], bool],
-    ) -> GeneratedVolume:
-        """Return one volume of the extent of `like`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,10 +33,8 @@ class SiteSteps:
 
     archive: Archive
     ehr: EhrReader
-    encoder: Encoder
-    generator: Generator
+    model: SiteModel
     publisher: Publisher
-    threads: int
     cancelled: Callable[[str], bool]
 
     def receive(self, request: GenerationRequest) -> ImagingSeries:
@@ -81,7 +46,7 @@ class SiteSteps:
                 allowed="the instances that the request names",
                 action="nothing: the grown series has a request of its own",
             )
-        require_series_fits(self._volume(series), self.generator.card)
+        require_series_fits(self._volume(series), self.model.card)
         return series
 
     def pair(self, request: GenerationRequest, series: ImagingSeries) -> PairedContext:
@@ -92,25 +57,18 @@ class SiteSteps:
 
     def encode(self, request: GenerationRequest, paired: PairedContext) -> ConditioningTokens:
         """Encode the prior image and the facts; what was asked for stands above the EHR."""
-        prior = self._volume(paired.series)
-        return self.encoder.encode(paired.context, request.asked, prior, self.generator.card)
+        return self.model.encode(paired.context, request.asked, self._volume(paired.series))
 
     def generate(self, request: GenerationRequest, series: ImagingSeries, tokens: ConditioningTokens) -> GeneratedVolume:
         """Draw a volume of the source's extent."""
-        generated = self.generator.generate(
-            tokens,
-            like=self._volume(series),
-            seed=request.seed,
-            guidance=request.guidance,
-            sampler_steps=request.sampler_steps,
-            threads=self.threads,
-            cancelled=lambda: self.cancelled(request.request_id),
+        generated = self.model.generate(
+            request, tokens, like=self._volume(series), cancelled=lambda: self.cancelled(request.request_id)
         )
         return replace(generated, generated_at=datetime.now(UTC))
 
     def check(self, series: ImagingSeries, generated: GeneratedVolume) -> QualityReport:
         """Run the gates against the model's reference and the source image."""
-        return check(generated, self._volume(series), self.generator.card)
+        return check(generated, self._volume(series), self.model.card)
 
     def publish(
         self, request: GenerationRequest, paired: PairedContext, generated: GeneratedVolume, report: QualityReport

@@ -28,6 +28,7 @@ from veraicon.artifacts import BYTES, GENERATED_VOLUME, ArtifactFolder, Codec, j
 from veraicon.database import connect, migrate
 from veraicon.destinations import ArchiveDestination, Destination, PacsDestination
 from veraicon.jobs import Jobs
+from veraicon.model import SiteModel
 from veraicon.pipeline import JobState
 from veraicon.publishing import ATTESTATION, Publisher
 from veraicon.settings import DestinationSettings, Settings
@@ -133,7 +134,7 @@ def worker_steps(
     destinations: tuple[Destination, ...] | None = None,
     cancelled: Callable[[str], bool] | None = None,
 ) -> SiteSteps:
-    """Return the steps with encoder and generator loaded: this is where torch comes in.
+    """Return the steps of a site; its model is loaded when a job first needs it.
 
     Parameters
     ----------
@@ -142,34 +143,23 @@ def worker_steps(
         Where series go; None: the site's own.
     cancelled : callable or None
         Tells by request id whether someone cancelled; None: the job table does.
-
-    Raises
-    ------
-    WeightsRejected
-        If the weights or their card cannot be trusted.
     """
-    from generators.registry import generator_of
-    from generators.weights import load_bundle
-    from multimodal.encoder import MultimodalEncoder
-
     settings = site.settings
-    bundle = load_bundle(settings.generation.model, settings.generation.device)
+    model = SiteModel(settings.generation.model, device=settings.generation.device, threads=settings.generation.threads)
     return SiteSteps(
         archive=site.archive,
         ehr=EhrReader(site.fhir, salt=_salt(settings.storage.folder)),
-        encoder=MultimodalEncoder.from_state(bundle.encoder_state, bundle.card),
-        generator=generator_of(bundle, settings.generation.device),
+        model=model,
         publisher=Publisher(
             destinations=site.destinations if destinations is None else destinations,
             fhir=site.fhir,
             key=site.key,
-            card=bundle.card,
+            card=lambda: model.card,
             organization=settings.provenance.organization,
             issuer=settings.provenance.issuer,
             software_version=version("veraicon"),
             folder_of=site.jobs.artifacts,
         ),
-        threads=settings.generation.threads,
         cancelled=cancelled or site.jobs.cancelled,
     )
 

@@ -10,9 +10,11 @@ import threading
 import structlog
 from dbos import DBOS, DBOSPortableJSONSerializer
 
+from domain.errors import WeightsRejected
 from veraicon.heartbeat import Heartbeat
 from veraicon.jobs import APPLICATION, QUEUE, WORKFLOW_VERSION
 from veraicon.settings import Settings
+from veraicon.steps import SiteSteps
 from veraicon.wiring import open_site, worker_codecs, worker_steps
 from veraicon.workflow import register
 
@@ -33,7 +35,9 @@ def run(settings: Settings, *, parent: int | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with open_site(settings) as site:
-        register(worker_steps(site), site.jobs, worker_codecs(), settings.worker)
+        steps = worker_steps(site)
+        _warm_up(steps)
+        register(steps, site.jobs, worker_codecs(), settings.worker)
         heartbeat = Heartbeat(site.engine, site.jobs)
         _launch(site.engine, heartbeat.worker_id, settings)
         heartbeat.start()
@@ -44,6 +48,14 @@ def run(settings: Settings, *, parent: int | None = None) -> None:
         DBOS.destroy(workflow_completion_timeout_sec=10)
         heartbeat.stop()
         _log.info("worker stopped", action="stop", worker_id=heartbeat.worker_id)
+
+
+def _warm_up(steps: SiteSteps) -> None:
+    """Load the model before the first job; a model that is refused fails the jobs that need it, by name."""
+    try:
+        steps.model.load()
+    except WeightsRejected as error:
+        _log.error("model refused", action="start", code=error.code, found=error.found, next=error.action)
 
 
 def _launch(engine: object, worker_id: str, settings: Settings) -> None:

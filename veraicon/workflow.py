@@ -38,10 +38,15 @@ class DurableRecorder:
         """Return the step's result; see `veraicon.pipeline.Recorder`."""
         codec: Codec[Result] = self._codecs[state]
 
+        def take_effect() -> Result:
+            result = step(*arguments)
+            faults.reach(f"{state.value}:effect")
+            return result
+
         def attempt() -> str:
             faults.reach(f"{state.value}:start")
             try:
-                result = self._folder.once(state.value, codec, lambda: step(*arguments))
+                result = self._folder.once(state.value, codec, take_effect)
             except Exception as caught:  # the edge: every failure is kept with the job, then goes on
                 error = _as_ours(caught)
                 self._jobs.tried(self._request_id, state, error)

@@ -1,4 +1,7 @@
-"""The main job on real input: DCMTK pushes, sekmet holds the EHR, Orthanc is the PACS; DCMTK and plain HTTP look at the result."""
+"""The main job on real input: DCMTK pushes, sekmet holds the EHR, Orthanc is the PACS.
+
+DCMTK and plain HTTP look at what arrived there.
+"""
 
 from __future__ import annotations
 
@@ -143,7 +146,9 @@ def test_a_changed_pixel_and_a_changed_provenance_are_told(done: Done, tmp_path:
     provenance.write_text(json.dumps(edited))
     against = done.site.run("verify", str(file), "--provenance", str(provenance), "--json")
     assert against.returncode == 1
-    assert "provenance-signed" in [claim["claim"] for claim in json.loads(against.stdout)["claims"] if claim["truth"] == "false"]
+    assert "provenance-signed" in [
+        claim["claim"] for claim in json.loads(against.stdout)["claims"] if claim["truth"] == "false"
+    ]
     data = bytearray(file.read_bytes())
     data[-7] ^= 1
     file.write_bytes(data)

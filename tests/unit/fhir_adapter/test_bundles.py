@@ -35,7 +35,9 @@ def test_a_publication_puts_what_is_referenced_first():
     assert {entry["request"]["method"] for entry in bundle["entry"]} == {"PUT"}
 
 
-@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)).filter(lambda pair: pair[0] > pair[1]), max_size=20), st.randoms())
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)).filter(lambda pair: pair[0] > pair[1]), max_size=20), st.randoms()
+)
 def test_every_resource_comes_after_all_that_it_refers_to(pairs, rng):
     resources = [resource("Basic", f"r{n}", *(f"Basic/r{low}" for high, low in pairs if high == n)) for n in range(8)]
     rng.shuffle(resources)
@@ -115,7 +117,10 @@ def test_a_single_resource_is_taken_and_what_a_search_says_about_itself_is_not()
         (bundle("collection", {"resource": patient("a b")}), "malformed id"),
         (bundle("collection", {"resource": patient(), "fullUrl": "http://s/fhir/Patient/other"}), "fullUrl and id differ"),
         (bundle("collection", {"resource": bundle("collection")}), "Bundle in entry 0"),
-        (bundle("transaction", {"resource": patient(), "request": {"method": "DELETE", "url": "Patient/p1"}}), "does not write"),
+        (
+            bundle("transaction", {"resource": patient(), "request": {"method": "DELETE", "url": "Patient/p1"}}),
+            "does not write",
+        ),
         ({"resourceType": "Procedure", "id": "x", "occurrenceDateTime": "2020"}, "only FHIR R5"),
         ({"resourceType": "MedicationRequest", "id": "x", "medication": {"concept": {}}}, "only FHIR R5"),
         ({"resourceType": "Consent", "id": "x", "decision": "deny"}, "only FHIR R5"),

@@ -48,7 +48,7 @@ def test_an_observation_becomes_a_number_with_its_ucum_unit_code_and_time():
     ],
 )
 def test_each_value_type_keeps_its_kind(name, value, expected):
-    fact = only_fact(observation(valueQuantity=None, **{}) | {name: value})
+    fact = only_fact(observation(valueQuantity=None) | {name: value})
     assert (fact.value, fact.unit) == expected
     assert type(fact.value) is type(expected[0])
 
@@ -144,7 +144,8 @@ def test_reports_procedures_medication_and_reasons_become_facts():
     facts = context_of(
         base("DiagnosticReport", status="final", code=concept("24558-9", "MR brain"), issued="2020-03-01T00:00:00Z",
              conclusion="No acute infarct.", conclusionCode=[concept("1", "Normal", SNOMED)]),
-        base("Procedure", status="completed", code=concept("2", "Thrombectomy", SNOMED), performedPeriod={"start": "2020-02-01"}),
+        base("Procedure", status="completed", code=concept("2", "Thrombectomy", SNOMED),
+             performedPeriod={"start": "2020-02-01"}),
         base("MedicationRequest", status="active", intent="order", authoredOn="2020-02-02",
              medicationReference={"reference": "#m"}, contained=[{"resourceType": "Medication", "id": "m",
                                                                   "code": concept("3", "Aspirin")}]),
@@ -163,7 +164,8 @@ def test_reports_procedures_medication_and_reasons_become_facts():
     ("resource", "reason"),
     [
         (base("Procedure", status="not-done", code=concept("2", "x")), "Procedure: status not-done"),
-        (base("MedicationRequest", status="active", intent="order", doNotPerform=True), "MedicationRequest: negated (doNotPerform)"),
+        (base("MedicationRequest", status="active", intent="order", doNotPerform=True),
+         "MedicationRequest: negated (doNotPerform)"),
         (base("MedicationRequest", status="active", intent="proposal", medicationCodeableConcept=concept("1", "x")),
          "MedicationRequest: no order"),
         (base("MedicationRequest", status="active", intent="order", medicationReference={"reference": "Medication/1"}),
@@ -220,6 +222,10 @@ def test_digest_shows_a_change_and_ignores_what_was_not_used():
     assert context_of(observation(), base("Encounter", status="finished")).snapshot_digest == one
     assert context_of(changed).snapshot_digest != one
     assert context_of(observation(), observation("o2")).snapshot_digest != one
+
+
+def test_digest_cannot_be_made_without_the_secret_of_the_site():
+    assert snapshot_digest(raw(patient()), salt=SALT) != snapshot_digest(raw(patient()), salt=SALT[::-1])
 
 
 def test_digest_does_not_depend_on_how_the_server_wrote_the_json():

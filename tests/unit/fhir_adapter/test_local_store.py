@@ -30,7 +30,7 @@ def store(tmp_path):
 
 
 def found(store, kind, **parameters):
-    return [resource.reference for resource in store.search(kind, {name.lstrip("0"): value for name, value in parameters.items()})]
+    return [resource.reference for resource in store.search(kind, parameters)]
 
 
 def test_the_store_sets_version_and_time_and_keeps_every_digit(store):
@@ -58,7 +58,7 @@ def test_a_transaction_that_fails_in_its_last_entry_stores_nothing(store):
     with pytest.raises(RequestInvalid, match="entry 2"):
         store.transact(broken)
     late = transaction(patient(), observation(valueQuantity={"value": parse_json("1e999")}))
-    with pytest.raises(RequestInvalid, match="outside|cannot carry"):
+    with pytest.raises(RequestInvalid, match="cannot carry"):
         store.transact(late)
     assert found(store, "Patient") == []
 
@@ -124,7 +124,16 @@ def test_an_unknown_parameter_is_an_error_and_never_a_wider_answer(store):
 def test_searches_by_token_keep_system_and_value_together(store):
     two = patient(identifier=[{"system": "urn:a", "value": "1"}, {"system": "urn:b", "value": "2"}, {"value": "3"}])
     store.transact(transaction(two))
-    hits = {"urn:a|1": True, "1": True, "urn:a|2": False, "urn:b|1": False, "|3": True, "|1": False, "9,urn:b|2": True, "urn:b|": True}
+    hits = {
+        "urn:a|1": True,
+        "1": True,
+        "urn:a|2": False,
+        "urn:b|1": False,
+        "|3": True,
+        "|1": False,
+        "9,urn:b|2": True,
+        "urn:b|": True,
+    }
     assert {token: bool(found(store, "Patient", identifier=token)) for token in hits} == hits
 
 

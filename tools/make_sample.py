@@ -1,0 +1,99 @@
+"""Makes the sample study that `veraicon demo` uses: our own generator draws it, from requested volumes alone, no person behind it.
+
+Run: python tools/make_sample.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dicom_node.files import to_part10
+from dicom_node.writing import SeriesIdentity, write_series
+from domain.clinical import ClinicalContext
+from domain.generation import GeneratedVolume
+from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid, derive_fhir_id, derive_uid
+from domain.series import ImagingSeries
+from domain.volume import Volume
+from generators.registry import generator_of
+from generators.weights import load_bundle
+from multimodal.concepts import MEASUREMENT_SYSTEM
+from multimodal.encoder import MultimodalEncoder
+from veraicon.asking import asked_fact
+from veraicon.publishing import SYNTHETIC_PATIENTS
+
+_NAME = "veraicon-sample"
+_SEED = 2026
+_SHAPE = (36, 50, 35)
+_IMAGED_AT = datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
+_DRAWN = {"hippocampus-anterior-volume": 1750.0, "hippocampus-posterior-volume": 1600.0}
+_RECORDED = {"hippocampus-anterior-volume": 1500.0, "hippocampus-posterior-volume": 1450.0}
+_SAMPLE = Path(__file__).resolve().parents[1] / "veraicon" / "sample"
+
+
+def main() -> None:
+    """Write the series and the Bundle."""
+    identity = SeriesIdentity.for_request(
+        _NAME, patient_system=SYNTHETIC_PATIENTS, issuer="", created_at=_IMAGED_AT, software_version="0.1.0"
+    )
+    shutil.rmtree(_SAMPLE, ignore_errors=True)
+    (_SAMPLE / "series").mkdir(parents=True)
+    for number, ds in enumerate(write_series(_draw(), identity, source=_no_source()), start=1):
+        (_SAMPLE / "series" / f"{number:02d}.dcm").write_bytes(to_part10(ds))
+    (_SAMPLE / "patient.json").write_text(json.dumps(_bundle(identity.patient.value), indent=1) + "\n", encoding="utf-8")
+
+
+def _draw() -> GeneratedVolume:
+    bundle = load_bundle("hippocampus-t1")
+    encoder = MultimodalEncoder.from_state(bundle.encoder_state, bundle.card)
+    asked = tuple(asked_fact(kind, value) for kind, value in _DRAWN.items())
+    nobody = ClinicalContext("", None, None, _IMAGED_AT, (), "")
+    like = Volume(np.zeros(_SHAPE, np.float32), np.eye(4)[[2, 1, 0, 3]], "", "MR")
+    tokens = encoder.encode(nobody, asked, None, bundle.card)
+    return generator_of(bundle).generate(tokens, like=like, seed=_SEED, guidance=2.0, sampler_steps=16)
+
+
+def _no_source() -> ImagingSeries:
+    uid = derive_uid(_NAME, "no-source")
+    return ImagingSeries(StudyUid(uid), SeriesUid(uid), PatientIdentifier(""), "MR", _IMAGED_AT, ())
+
+
+def _bundle(patient_id: str) -> dict[str, Any]:
+    patient = {
+        "resourceType": "Patient",
+        "identifier": [{"system": SYNTHETIC_PATIENTS, "value": patient_id}],
+        "name": [{"family": "SYNTHETIC", "given": ["Sample"]}],
+    }
+    resources = [patient] + [_observation(kind, value) for kind, value in _RECORDED.items()]
+    return {"resourceType": "Bundle", "type": "transaction", "entry": [_entry(resource) for resource in resources]}
+
+
+def _observation(kind: str, value: float) -> dict[str, Any]:
+    return {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"coding": [{"system": MEASUREMENT_SYSTEM, "code": kind}]},
+        "subject": {"reference": f"Patient/{derive_fhir_id(_NAME, 'Patient')}"},
+        "effectiveDateTime": "2026-01-10",
+        "valueQuantity": {"value": value, "unit": "mm3", "system": "http://unitsofmeasure.org", "code": "mm3"},
+    }
+
+
+def _entry(resource: dict[str, Any]) -> dict[str, Any]:
+    kind = resource["resourceType"]
+    name = kind if kind == "Patient" else resource["code"]["coding"][0]["code"]
+    marked = {
+        **resource,
+        "id": derive_fhir_id(_NAME, name),
+        "meta": {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HTEST"}]},
+    }
+    return {"resource": marked, "request": {"method": "PUT", "url": f"{kind}/{marked['id']}"}}
+
+
+if __name__ == "__main__":
+    main()
