@@ -13,6 +13,7 @@
         PatientMismatch
         ConsentMissing
         RequestInvalid
+        ResourceNotFound
       GenerationError                        us
         WeightsRejected
         NonFiniteOutput
@@ -168,6 +169,12 @@ class RequestInvalid(InputError):
     """A request asks for something that the model or the server does not offer."""
 
     code, issue_type, http_status = "VI-2006", "value", 422
+
+
+class ResourceNotFound(InputError):
+    """A resource that our own store does not hold."""
+
+    code, retry, issue_type, http_status = "VI-2007", Retry.NEVER, "not-found", 404
 
 
 class GenerationError(VeraiconError):

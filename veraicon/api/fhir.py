@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from domain.errors import RequestInvalid
+from domain.errors import RequestInvalid, ResourceNotFound
 from fhir_adapter.bundles import prepare_intake
 from fhir_adapter.json_text import parse_json, write_json
 from fhir_adapter.local_store import LocalFhirStore
@@ -59,7 +59,13 @@ def router(site: Site) -> APIRouter:
     @routes.get("/{resource_type}/{resource_id}")
     def read_resource(resource_type: str, resource_id: str) -> Response:
         """Read the current version."""
-        return _answer(_store(site).read(f"{resource_type}/{resource_id}").body)
+        store = _store(site)
+        held = next(store.search(resource_type, {"_id": resource_id}), None)
+        if held is None:
+            raise ResourceNotFound(
+                found=f"no {resource_type} with this id", allowed="an id that the store holds", action="search for it"
+            )
+        return _answer(held.body)
 
     @routes.get("/{resource_type}")
     def search(resource_type: str, request: Request) -> Response:

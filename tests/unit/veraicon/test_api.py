@@ -58,7 +58,9 @@ def test_a_bad_body_is_answered_by_an_operation_outcome_and_nothing_is_kept(
 
 
 def test_unknown_resource_and_unknown_parameter_are_errors(client: TestClient) -> None:
-    assert client.get("/fhir/Patient/nobody").json()["resourceType"] == "OperationOutcome"
+    missing = client.get("/fhir/Patient/nobody")
+    assert missing.status_code == 404
+    assert missing.json()["resourceType"] == "OperationOutcome"
     assert client.get("/fhir/Patient", params={"shoe-size": "9"}).status_code >= 400
 
 
