@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.clinical import ClinicalContext, ClinicalFact, Coding
+from domain.errors import RequestInvalid
+from multimodal.concepts import MEASUREMENT_SYSTEM, kind_of, pick_values
+
+_KINDS = ("hippocampus-anterior-volume", "hippocampus-posterior-volume", "hippocampus-volume")
+_DAY = datetime(2026, 1, 10, tzinfo=UTC)
+
+
+def _fact(value: object, unit: str = "mm3", *, text: str = "", kind: str = "", day: int = 1) -> ClinicalFact:
+    codings = (Coding(MEASUREMENT_SYSTEM, kind),) if kind else ()
+    return ClinicalFact(codings, text or kind, value, unit, datetime(2026, 1, day, tzinfo=UTC), "Observation/x")  # type: ignore[arg-type]
+
+
+def _context(*facts: ClinicalFact) -> ClinicalContext:
+    return ClinicalContext("Patient/x", None, None, _DAY, facts, "sha256:0")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Hippocampus anterior volume", _KINDS[0]),
+        ("Left hippocampal head volume", _KINDS[0]),
+        ("Volume of hippocampus, body and tail", _KINDS[1]),
+        ("Hippocampal volume (left)", _KINDS[2]),
+        ("Total hippocampal volume", None),
+        ("Parahippocampal gyrus volume", None),
+        ("Hippocampal sclerosis", None),
+        ("Hippocampal volume percentile", None),
+        ("Amygdala volume", None),
+    ],
+)
+def test_a_text_names_a_concept_only_if_it_says_nothing_else(text: str, kind: str | None) -> None:
+    assert kind_of(_fact(1.0, text=text)) == kind
+
+
+@given(st.floats(1000, 4000), st.sampled_from([("mm3", 1.0), ("cm3", 1e-3), ("mL", 1e-3), ("uL", 1.0)]))
+def test_any_volume_unit_means_the_same_volume(volume_mm3: float, unit: tuple[str, float]) -> None:
+    picked = pick_values(_context(_fact(volume_mm3 * unit[1], unit[0], kind=_KINDS[2])), (), _KINDS)
+    assert [(one.kind, one.unit) for one in picked.values] == [(_KINDS[2], "mm3")]
+    assert picked.values[0].value == pytest.approx(volume_mm3, rel=1e-9)
+
+
+def test_latest_value_wins_and_an_asked_one_stands_above_it() -> None:
+    context = _context(_fact(3000.0, kind=_KINDS[2], day=2), _fact(3100.0, kind=_KINDS[2], day=5))
+    assert [one.value for one in pick_values(context, (), _KINDS).values] == [3100.0]
+    asked = (_fact(2.9, "cm3", kind=_KINDS[2]),)
+    assert [round(one.value, 6) for one in pick_values(context, asked, _KINDS).values] == [2900.0]
+
+
+def test_left_and_right_without_a_way_to_choose_is_missing_with_its_reason() -> None:
+    both = (_fact(3000.0, text="Left hippocampal volume"), _fact(3300.0, text="Right hippocampal volume"))
+    picked = pick_values(_context(*both), (), _KINDS)
+    assert picked.values == ()
+    assert "side" in dict(picked.missing)[_KINDS[2]]
+
+
+@pytest.mark.parametrize(("value", "unit"), [(3.0, "kg"), (3.0, "furlongs"), ("large", "mm3"), (float("nan"), "mm3"), (True, "mm3")])
+def test_a_wrong_unit_or_value_is_missing_from_the_ehr_and_refused_when_asked(value: object, unit: str) -> None:
+    wrong = _fact(value, unit, kind=_KINDS[2])
+    picked = pick_values(_context(wrong), (), _KINDS)
+    assert picked.values == ()
+    assert dict(picked.missing)[_KINDS[2]] != "not in the snapshot"
+    with pytest.raises(RequestInvalid):
+        pick_values(_context(), (wrong,), _KINDS)
+
+
+def test_asking_for_an_unknown_concept_is_refused() -> None:
+    with pytest.raises(RequestInvalid):
+        pick_values(_context(), (_fact(3.0, kind="liver-volume"),), _KINDS)
