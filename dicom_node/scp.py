@@ -281,7 +281,11 @@ class StorageNode:
         try:
             ds = self._archive.read(reference)
             syntax = UID(ds.file_meta.TransferSyntaxUID)
-            if syntax.is_transfer_syntax and syntax.is_encapsulated and not is_accepted(assoc.accepted_contexts, ds.SOPClassUID, syntax):
+            if (
+                syntax.is_transfer_syntax
+                and syntax.is_encapsulated
+                and not is_accepted(assoc.accepted_contexts, ds.SOPClassUID, syntax)
+            ):
                 ds.decompress(generate_instance_uid=False)
         except (*PARSE_ERRORS, RuntimeError, VeraiconError) as error:
             _log.error("a held instance cannot be sent", digest=reference.digest, kind=type(error).__name__)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from domain.image_statistics import similarity
 from domain.model_card import ConceptInput, Measurement, ModelCard, OutputReference, SeriesLimits, ValueRange
 from generators.autoencoder import Autoencoder
 from generators.cards import write_card
@@ -20,7 +21,7 @@ from generators.denoiser import Denoiser, DenoiserShape
 from generators.hippocampus_data import CONCEPTS, GRID, Crop, GridBatch, of_subjects, on_grid, read_crops, split_subjects
 from generators.latent_data import LatentData
 from generators.latent_diffusion import LatentDiffusionGenerator
-from generators.measuring import Obedience, between_sides, dice, generate_for, reconstructed, similarity, statistics
+from generators.measuring import Obedience, between_sides, dice, generate_for, reconstructed, statistics
 from generators.training import load_checkpoint, trained_autoencoder
 from generators.weights import load_bundle, save_weights
 from multimodal.conditioning import TokenEncoder

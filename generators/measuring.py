@@ -1,7 +1,4 @@
-"""What a model does, measured: how real volumes look on its scale, and how closely it obeys what it is told.
-
-The definitions of mean, standard deviation, sharpness and similarity are those of `quality.gates` and `quality.privacy`.
-"""
+"""What a model does, measured: how real volumes look on its scale, and how closely it obeys what it is told."""
 
 from __future__ import annotations
 
@@ -14,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from domain.generation import ConditioningRecord, GeneratedVolume
-from domain.grid import cut, normalised
+from domain.grid import cut
+from domain.image_statistics import mean, sharpness, similarity, standard_deviation
 from domain.volume import FloatArray, Volume
 from generators.autoencoder import Autoencoder
 from generators.hippocampus_data import CONCEPTS, Crop, GridBatch
@@ -46,16 +44,9 @@ class Obedience:
 
 
 def statistics(array: FloatArray) -> tuple[float, float, float]:
-    """Return mean, standard deviation and sharpness (mean absolute gradient per mm at 1 mm voxels)."""
-    gradient = np.mean([np.abs(np.diff(array, axis=axis)).mean() for axis in range(3)])
-    return float(array.mean()), float(array.std()), float(gradient)
-
-
-def similarity(one: FloatArray, other: FloatArray) -> float:
-    """Return Pearson's correlation of the voxels of two volumes on their common centre part, each on its own scale."""
-    slices, rows, columns = np.minimum(one.shape, other.shape).tolist()
-    shape = (slices, rows, columns)
-    return float(np.corrcoef(normalised(cut(one, shape)).ravel(), normalised(cut(other, shape)).ravel())[0, 1])
+    """Return mean, standard deviation and sharpness of a volume of 1 mm voxels."""
+    volume = Volume(array, np.eye(4)[[2, 1, 0, 3]], "", "MR")
+    return mean(volume), standard_deviation(volume), sharpness(volume)
 
 
 def between_sides(crops: Sequence[Crop], part: GridBatch) -> list[float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from domain.findings import Finding, Outcome, QualityReport
 from domain.generation import GeneratedVolume
+from domain.image_statistics import mean, sharpness, standard_deviation
 from domain.model_card import ModelCard, ValueRange
 from domain.volume import Volume, to_patient_axes
 from quality.labels import check_labels, check_requested_volumes
@@ -52,24 +53,6 @@ def check(generated: GeneratedVolume, source: Volume | None, card: ModelCard) ->
             not_a_copy(generated, source, card),
         )
     )
-
-
-def mean(volume: Volume) -> float:
-    """Return the mean of all voxels."""
-    return float(volume.array.mean(dtype=np.float64))
-
-
-def standard_deviation(volume: Volume) -> float:
-    """Return the standard deviation of all voxels."""
-    return float(volume.array.std(dtype=np.float64))
-
-
-def sharpness(volume: Volume) -> float:
-    """Return the mean absolute difference of neighbours per mm, averaged over the axes; NaN where an axis has one voxel."""
-    if min(volume.shape) < 2:
-        return float("nan")
-    array = volume.array.astype(np.float64)
-    return float(np.mean([np.abs(np.diff(array, axis=axis)).mean() / volume.spacing_mm[axis] for axis in range(3)]))
 
 
 def check_finite(volume: Volume) -> Finding:

@@ -1,4 +1,4 @@
-"""Makes the sample study that `veraicon demo` uses: our own generator draws it, from requested volumes alone, no person behind it.
+"""Makes the sample study of `veraicon demo`: our own generator draws it from requested volumes, with no person behind it.
 
 Run: python tools/make_sample.py
 """

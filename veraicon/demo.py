@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from dicom_node.scu import Peer, store
 from pydicom import Dataset, dcmread
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dicom_node.reading import read_volume
+from dicom_node.scu import Peer, store
 from domain.errors import AttemptsExhausted, PeerUnreachable, RequestInvalid, VerificationFailed
 from domain.findings import QualityReport
 from domain.pairing import PairedContext

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from dicom_node.scu import Peer, store
 from pydicom import Dataset
 
 from dicom_node.archive import Archive
 from dicom_node.files import to_part10
+from dicom_node.scu import Peer, store
 from domain.generation import Receipt
 
 

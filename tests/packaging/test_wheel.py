@@ -15,7 +15,10 @@ _PACKAGES = {"domain", "fhir_adapter", "dicom_node", "multimodal", "generators",
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(_ROOT)], check=True, capture_output=True, timeout=280
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(_ROOT)],
+        check=True,
+        capture_output=True,
+        timeout=280,
     )
     return next(out.glob("*.whl"))
 

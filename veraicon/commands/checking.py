@@ -66,7 +66,6 @@ def show_model(
 ) -> None:
     """Show a model's card: what it takes, in which ranges, what it was made from, how it measured."""
     from generators.cards import bundle_folder, read_card
-
     from provenance.model_card_text import to_markdown
 
     card = read_card(bundle_folder(name))

@@ -60,7 +60,6 @@ def check(context: typer.Context) -> None:
 def echo(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of a destination.")]) -> None:
     """Send C-ECHO to a configured destination."""
     from dicom_node.scu import echo as c_echo
-
     from domain.errors import RequestInvalid
     from veraicon.wiring import peer_of
 

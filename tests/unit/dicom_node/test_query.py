@@ -101,14 +101,18 @@ class TestAgainstTheIndex:
             archive, QueryRetrieveLevel="STUDY", PatientID="A", NumberOfStudyRelatedInstances=None, ModalitiesInStudy=""
         )
         assert {ds.StudyInstanceUID for ds in found} == {derive_uid("a1", "study"), derive_uid("a2", "study")}
-        assert [(ds.NumberOfStudyRelatedInstances, ds.ModalitiesInStudy, ds.RetrieveAETitle) for ds in found] == [(3, "MR", "US")] * 2
+        assert [(ds.NumberOfStudyRelatedInstances, ds.ModalitiesInStudy, ds.RetrieveAETitle) for ds in found] == [
+            (3, "MR", "US")
+        ] * 2
 
     def test_wildcards_and_ranges_narrow(self, archive: Archive) -> None:
         found = self.found(archive, QueryRetrieveLevel="STUDY", PatientName="doe^?", StudyDate="20240201-")
         assert [ds.StudyInstanceUID for ds in found] == [derive_uid("a2", "study")]
 
     def test_a_patient_is_one_answer_however_many_studies(self, archive: Archive) -> None:
-        found = self.found(archive, Root.PATIENT, QueryRetrieveLevel="PATIENT", PatientID="*", NumberOfPatientRelatedStudies=None)
+        found = self.found(
+            archive, Root.PATIENT, QueryRetrieveLevel="PATIENT", PatientID="*", NumberOfPatientRelatedStudies=None
+        )
         assert [(ds.PatientID, ds.NumberOfPatientRelatedStudies) for ds in found] == [("A", 2), ("B", 1)]
 
     def test_images_of_a_series_by_a_list_of_uids(self, archive: Archive) -> None:

@@ -54,7 +54,9 @@ def test_slices_listed_towards_the_feet_are_sorted_along_their_normal() -> None:
 def test_ct_comes_in_hounsfield_units_with_each_slices_own_slope() -> None:
     pixels = np.array([[-5, 0], [7, 2000]], np.int16)
     options: dict[str, Any] = {"modality": "CT", "RescaleIntercept": -1024}
-    volume = read_volume([slice_dataset(1, pixels, RescaleSlope=1, **options), slice_dataset(2, pixels, RescaleSlope=2, **options)])
+    volume = read_volume(
+        [slice_dataset(1, pixels, RescaleSlope=1, **options), slice_dataset(2, pixels, RescaleSlope=2, **options)]
+    )
     np.testing.assert_array_equal(volume.array[0], [[-1029, -1024], [-1017, 976]])
     np.testing.assert_array_equal(volume.array[1], [[-1034, -1024], [-1010, 2976]])
     assert volume.unit == "[hnsf'U]"
@@ -87,7 +89,7 @@ def change_one(index: int, **attributes: object) -> list[Dataset]:
 
 
 def change_all(**attributes: object) -> list[Dataset]:
-    return series_datasets(5, change=lambda ds: [setattr(ds, k, v) for k, v in attributes.items()][0])
+    return series_datasets(5, change=lambda ds: [setattr(ds, k, v) for k, v in attributes.items()].clear())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ class TestRealSeries:
         assert volume.shape == (32, 51, 35)
         assert volume.spacing_mm == (1.0, 1.0, 1.0)
         middle = next(ds for ds in datasets if float(ds.ImagePositionPatient[2]) == 17)
-        place = int(round(17 - volume.affine_lps[2, 3]))
+        place = round(17 - volume.affine_lps[2, 3])
         np.testing.assert_array_equal(volume.array[place], middle.pixel_array)
 
     def test_reads_an_oblique_t1_of_siemens(self, data_folder: Any) -> None:

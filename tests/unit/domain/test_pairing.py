@@ -28,9 +28,7 @@ _CANDIDATES = st.lists(
 
 
 def _series(identifier: PatientIdentifier, birth_date: str | None = None, sex: str | None = None) -> ImagingSeries:
-    return ImagingSeries(
-        StudyUid("1.2"), SeriesUid("1.3"), identifier, "MR", None, (), birth_date=birth_date, sex=sex
-    )
+    return ImagingSeries(StudyUid("1.2"), SeriesUid("1.3"), identifier, "MR", None, (), birth_date=birth_date, sex=sex)
 
 
 @given(_IDENTIFIERS, _CANDIDATES, st.sampled_from([None, "1980-01-01"]), st.sampled_from([None, "male"]), st.randoms())

@@ -62,7 +62,9 @@ def test_left_and_right_without_a_way_to_choose_is_missing_with_its_reason() -> 
     assert "side" in dict(picked.missing)[_KINDS[2]]
 
 
-@pytest.mark.parametrize(("value", "unit"), [(3.0, "kg"), (3.0, "furlongs"), ("large", "mm3"), (float("nan"), "mm3"), (True, "mm3")])
+@pytest.mark.parametrize(
+    ("value", "unit"), [(3.0, "kg"), (3.0, "furlongs"), ("large", "mm3"), (float("nan"), "mm3"), (True, "mm3")]
+)
 def test_a_wrong_unit_or_value_is_missing_from_the_ehr_and_refused_when_asked(value: object, unit: str) -> None:
     wrong = _fact(value, unit, kind=_KINDS[2])
     picked = pick_values(_context(wrong), (), _KINDS)

@@ -86,7 +86,9 @@ def test_any_attribute_that_is_changed_taken_out_or_added_changes_the_digest(dat
     elif way == "nested" or changed[tag].VR == "SQ":
         changed.SourceImageSequence[0].PurposeOfReferenceCodeSequence[0].CodeMeaning += "x"
     else:
-        changed[tag].value = {"US": 7, "SS": 7, "US or SS": 7, "UI": "1.2.3", "DA": "19990101", "TM": "0101"}.get(changed[tag].VR, "7")
+        changed[tag].value = {"US": 7, "SS": 7, "US or SS": 7, "UI": "1.2.3", "DA": "19990101", "TM": "0101"}.get(
+            changed[tag].VR, "7"
+        )
     assert dataset_digest(changed) != before
 
 

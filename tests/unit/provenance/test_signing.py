@@ -29,7 +29,11 @@ def _forged(header: dict[str, object], payload: bytes = canonical_json(PAYLOAD),
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text("aäλ\u2028\n"),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("aäλ\u2028\n"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
@@ -47,7 +51,9 @@ def test_signing_twice_gives_the_same_bytes() -> None:
 
 def test_another_implementation_verifies_our_signature() -> None:
     public = ECKey.import_key(KEYS["keys"][0])
-    assert jose.deserialize_compact(KEY.sign(PAYLOAD, kind="test"), public, algorithms=[ALGORITHM]).payload == canonical_json(PAYLOAD)
+    assert jose.deserialize_compact(KEY.sign(PAYLOAD, kind="test"), public, algorithms=[ALGORITHM]).payload == canonical_json(
+        PAYLOAD
+    )
 
 
 def test_a_payload_beyond_the_usual_limit_of_the_library_is_signed_and_verified() -> None:
@@ -118,7 +124,9 @@ def test_refuses_a_jws_that_is_cut_or_changed_anywhere(data: st.DataObject) -> N
     jws = KEY.sign(PAYLOAD, kind="test")
     place = data.draw(st.integers(0, len(jws) - 2))
     letter = data.draw(st.sampled_from("AzQ3-_.é{"))
-    changed = data.draw(st.sampled_from([jws[:place], jws[:place] + letter + jws[place + 1 :], jws[: place + 1] + letter + jws[place + 1 :]]))
+    changed = data.draw(
+        st.sampled_from([jws[:place], jws[:place] + letter + jws[place + 1 :], jws[: place + 1] + letter + jws[place + 1 :]])
+    )
     if changed == jws:
         return
     with pytest.raises(VerificationFailed):

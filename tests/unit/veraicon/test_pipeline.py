@@ -56,7 +56,9 @@ def test_story_hands_each_result_forward_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "outcomes", [(Outcome.PASSED, Outcome.FAILED), (Outcome.NOT_APPLICABLE,), ()], ids=["one failed", "none applied", "none ran"]
+    "outcomes",
+    [(Outcome.PASSED, Outcome.FAILED), (Outcome.NOT_APPLICABLE,), ()],
+    ids=["one failed", "none applied", "none ran"],
 )
 def test_nothing_is_published_unless_a_check_passed_and_none_failed(outcomes: tuple[Outcome, ...]) -> None:
     steps = _Steps(_report(*outcomes))

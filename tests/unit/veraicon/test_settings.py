@@ -16,7 +16,11 @@ def _write(folder: Path, text: str) -> Path:
 
 
 def test_example_file_with_every_line_in_force_means_the_defaults(tmp_path: Path) -> None:
-    lines = [line.removeprefix("# ") for line in example_toml().splitlines() if line.startswith("# ") and " = " in line or line[:1] == "["]
+    lines = [
+        line.removeprefix("# ")
+        for line in example_toml().splitlines()
+        if (line.startswith("# ") and " = " in line) or line[:1] == "["
+    ]
     peers = [number for number, line in enumerate(lines) if line == 'name = ""  # how we call it']
     text = "\n".join(lines[: peers[0]])  # the peers that follow are examples without defaults
     assert load_settings(_write(tmp_path, text)) == load_settings(_write(tmp_path, ""))
