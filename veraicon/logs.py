@@ -36,6 +36,6 @@ def configure(*, level: str = "info", json_lines: bool | None = None) -> None:
     )
     # Libraries may put values of a dataset or a resource into their messages: only the name of an error passes.
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(name)s: %(levelname)s", force=True)
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
+    logging.captureWarnings(True)  # pydicom's warnings quote the value that they are about
+    for name in ("pynetdicom", "pydicom", "py.warnings", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

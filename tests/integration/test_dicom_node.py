@@ -192,11 +192,12 @@ def test_hostile_bytes_hold_no_slot_and_the_node_still_answers(
             caller.close()
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_an_instance_that_cannot_be_filed_is_refused_and_kept(node: StorageNode, tmp_path: Path) -> None:
     bad = series_datasets(1)[0]
     bad.add(DataElement("SeriesInstanceUID", "UI", "../../etc/passwd", validation_mode=IGNORE))
     file = _write(tmp_path / "sent", [bad])[0]
-    run_dcmtk("dcmsend", "--no-uid-checks", "-aec", "VERAICON", "127.0.0.1", str(node.port), file)
+    run_dcmtk("storescu", "-aec", "VERAICON", "127.0.0.1", str(node.port), file)
     kept = list((tmp_path / "node" / "archive" / "refused").iterdir())
     assert len(kept) == 1
     assert not list((tmp_path / "node" / "archive" / "instances").rglob("*.dcm"))
