@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from dicom_node.archive import Archive
+from dicom_node.files import series_digest
 from domain.clinical import ClinicalFact, Coding
 from domain.errors import RequestInvalid
 from domain.generation import GenerationRequest
-from domain.identifiers import SeriesUid
+from domain.identifiers import require_uid
 from multimodal.concepts import MEASUREMENT_SYSTEM
 from veraicon.settings import GenerationSettings
 
@@ -47,21 +49,30 @@ def parse_asked(texts: Sequence[str]) -> tuple[ClinicalFact, ...]:
     return tuple(facts)
 
 
-def ask(
-    series_uid: SeriesUid,
-    series_digest: str,
+def request_from(
+    archive: Archive,
+    series_uid: str,
     settings: GenerationSettings,
     *,
     requested_by: str,
     seed: int | None = None,
     asked: tuple[ClinicalFact, ...] = (),
 ) -> GenerationRequest:
-    """Return a new request with an id of its own; the seed derives from the id where none is given."""
+    """Return a new request for one volume from a series as it is held now.
+
+    Its id is its own; the seed derives from the id where none is given.
+
+    Raises
+    ------
+    UnreadableInstance
+        If the archive does not hold the series.
+    """
+    series = archive.series(require_uid(series_uid, attribute="SeriesInstanceUID"))
     identity = uuid.uuid4()
     return GenerationRequest(
         request_id=str(identity),
-        series_uid=series_uid,
-        series_digest=series_digest,
+        series_uid=series.series_uid,
+        series_digest=series_digest(instance.digest for instance in series.instances),
         model=settings.model,
         seed=identity.int % 2**31 if seed is None else seed,
         guidance=settings.guidance,

@@ -32,6 +32,7 @@ from domain.volume import Volume, to_patient_axes
 from fhir_adapter.outcomes import error_classes
 from veraicon.artifacts import GENERATED_VOLUME, json_codec
 from veraicon.commands.console import err, out
+from veraicon.files import dicom_files
 from veraicon.pipeline import JobState
 from veraicon.preview import draw
 from veraicon.publishing import SIDECAR_NAME
@@ -102,10 +103,13 @@ def _prepare(folder: Path) -> None:
 
 
 def _read_series(path: Path) -> list[Dataset]:
-    files = sorted(path.rglob("*.dcm")) if path.is_dir() else [path]
-    if not files:
-        raise RequestInvalid(found="no *.dcm file", allowed="a folder with one series", action="check --dicom")
-    return [dcmread(file) for file in files]
+    instances = [dcmread(file) for file in dicom_files(path)]
+    series = {str(ds.SeriesInstanceUID) for ds in instances}
+    if len(series) != 1:
+        raise RequestInvalid(
+            found=f"{len(series)} series in --dicom", allowed="one series for the demo", action="name the folder of one series"
+        )
+    return instances
 
 
 @contextmanager

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dicom_node.files import series_digest
 from dicom_node.reading import read_volume
 from domain.attestation import Attestation
 from domain.clinical import ClinicalFact
-from domain.errors import RequestInvalid, UnreadableInstance
+from domain.errors import RequestInvalid
 from domain.findings import QualityReport
 from domain.generation import GeneratedVolume, GenerationRequest
 from domain.series import ImagingSeries
 from domain.volume import to_patient_axes
 from fhir_adapter.bundles import prepare_intake
-from fhir_adapter.json_text import parse_json, write_json
-from veraicon.asking import ask
+from fhir_adapter.json_text import write_json
+from veraicon.asking import request_from
 from veraicon.destinations import FolderDestination
+from veraicon.files import dicom_files, read_json
 from veraicon.pipeline import JobState, tell
 from veraicon.preview import draw
 from veraicon.publishing import PREPARED, SIDECAR_NAME
@@ -99,8 +99,9 @@ def generate(
     with tempfile.TemporaryDirectory(prefix="veraicon-") as work, open_site(_private(settings, Path(work))) as site:
         _take(site, dicom, fhir)
         series = _chosen_series(site, series_uid)
-        digest = series_digest(instance.digest for instance in series.instances)
-        request = ask(series.series_uid, digest, settings.generation, requested_by="files", seed=seed, asked=asked)
+        request = request_from(
+            site.archive, series.series_uid, settings.generation, requested_by="files", seed=seed, asked=asked
+        )
         steps = worker_steps(site, destinations=(FolderDestination(Path(work) / "series"),), cancelled=lambda _: False)
         attestation = tell(steps, request, Telling(remember))
         generated: GeneratedVolume = results[JobState.GENERATED]
@@ -126,38 +127,9 @@ def _private(settings: Settings, work: Path) -> Settings:
 
 def _take(site: Site, dicom: Path, fhir: Path) -> None:
     """Put the files where a server would have put what was sent to it."""
-    files = [path for path in sorted(dicom.rglob("*")) if path.is_file()] if dicom.is_dir() else [dicom]
-    landed = 0
-    for path in files:
-        data = read_input(path)
-        if data[128:132] == b"DICM":
-            site.archive.land(data, source="files")
-            landed += 1
-    if not landed:
-        raise UnreadableInstance(
-            found=f"no DICOM file among {len(files)} files",
-            allowed="Part 10 files (DICM at byte 128)",
-            action="name the folder of the series",
-        )
-    site.fhir.transact(prepare_intake(read_fhir(fhir)))
-
-
-def read_input(path: Path) -> bytes:
-    """Return a file's bytes, or say that it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RequestInvalid(
-            found=f"an input file that cannot be read ({error.strerror})", allowed="a readable file", action="check the path"
-        ) from error
-
-
-def read_fhir(path: Path) -> Any:
-    """Return the parsed JSON of a FHIR file."""
-    try:
-        return parse_json(read_input(path))
-    except ValueError as error:
-        raise RequestInvalid(found="a FHIR file that is no JSON", allowed="FHIR R4 JSON", action="check the file") from error
+    for path in dicom_files(dicom):
+        site.archive.land(path.read_bytes(), source="files")
+    site.fhir.transact(prepare_intake(read_json(fhir)))
 
 
 def _chosen_series(site: Site, series_uid: str | None) -> ImagingSeries:

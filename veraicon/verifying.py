@@ -13,11 +13,11 @@ from typing import Any
 from pydicom import Dataset, dcmread
 
 from domain.errors import RequestInvalid, VeraiconError, VerificationFailed
-from fhir_adapter.json_text import parse_json
 from provenance.as_dicom import extract
 from provenance.report import VerificationReport
 from provenance.signing import SigningKey
 from provenance.verification import verify_instance, verify_provenance, verify_series, verify_sidecar
+from veraicon.files import dicom_files, read_json
 from veraicon.publishing import SIDECAR_NAME
 from veraicon.settings import Settings
 from veraicon.wiring import open_fhir
@@ -54,14 +54,14 @@ def verify(
         If the target is none of these, or there is no key to trust. A broken object is no error: its claims are false.
     """
     trusted = _trusted_keys(keys, settings)
-    files = _dicom_files(target)
+    files = dicom_files(target)
     if files:
         instances = [dcmread(path) for path in files]
         found = _provenance_for(target, instances[0], provenance, settings, offline)
         if target.is_file():
             return verify_instance(instances[0], trusted, found, _sidecar_for(target))
         return verify_series(instances, trusted, found, _sidecar_for(target))
-    content = _json(target)
+    content = read_json(target)
     if content.get("resourceType") == "Provenance":
         return verify_provenance(content, trusted, _sidecar_for(target))
     if "jws" in content:
@@ -73,24 +73,10 @@ def verify(
     )
 
 
-def _dicom_files(target: Path) -> list[Path]:
-    """Return the DICOM files of a target: itself, or those below a folder."""
-    paths = sorted(path for path in target.rglob("*") if path.is_file()) if target.is_dir() else [target]
-    files = [path for path in paths if _is_part10(path)]
-    if target.is_dir() and not files:
-        raise RequestInvalid(found="a folder without DICOM files", allowed="one series", action="name another folder")
-    return files
-
-
-def _is_part10(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def _trusted_keys(keys: Path | None, settings: Callable[[], Settings]) -> Json:
     """Return the keys that the caller trusts: never those that lie beside the object."""
     if keys is not None:
-        return _json(keys)
+        return read_json(keys)
     site = settings()
     path = Path(site.provenance.key_file or site.storage.folder / "keys" / "signing.jwk")
     if not path.exists():
@@ -107,10 +93,10 @@ def _provenance_for(
 ) -> Json | None:
     """Return the Provenance resource: the one given, one beside the object, or the site's."""
     if given is not None:
-        return _json(given)
+        return read_json(given)
     beside = _beside(target, PROVENANCE_NAME)
     if beside is not None:
-        return _json(beside)
+        return read_json(beside)
     return None if offline else _provenance_of_site(ds, settings())
 
 
@@ -131,21 +117,9 @@ def _provenance_of_site(ds: Dataset, settings: Settings) -> Json | None:
 
 def _sidecar_for(target: Path) -> Json | None:
     path = _beside(target, SIDECAR_NAME)
-    return _json(path) if path is not None else None
+    return read_json(path) if path is not None else None
 
 
 def _beside(target: Path, name: str) -> Path | None:
     here = target if target.is_dir() else target.parent
     return next((folder / name for folder in (here, here.parent) if (folder / name).exists()), None)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RequestInvalid(
-            found=f"{path.name}, which cannot be read as JSON", allowed="a JSON object", action="check the file"
-        ) from error
-    if not isinstance(content, dict):
-        raise RequestInvalid(found=f"{path.name}, which holds no JSON object", allowed="a JSON object", action="check the file")
-    return content

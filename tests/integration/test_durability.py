@@ -11,11 +11,10 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from dicom_node.files import series_digest
 from fhir_adapter.bundles import prepare_intake
 from tests.builders_main_job import small_bundle
 from tests.peers.veraicon_site import ENDED, VeraiconSite, veraicon_site
-from veraicon.asking import ask
+from veraicon.asking import request_from
 from veraicon.jobs import describe
 from veraicon.pipeline import JobState
 from veraicon.settings import load_settings
@@ -32,10 +31,8 @@ def _submit(site: VeraiconSite, series: Path) -> str:
         for path in sorted(series.glob("*.dcm")):
             parts.archive.land(path.read_bytes(), source="PACS")
         parts.fhir.transact(prepare_intake(_BUNDLE))
-        settled = parts.archive.unannounced(0)[0]
-        source = parts.archive.series(settled.series_uid)
-        digest = series_digest(instance.digest for instance in source.instances)
-        request = ask(source.series_uid, digest, settings.generation, requested_by="test", seed=11)
+        source = parts.archive.unannounced(0)[0].series_uid
+        request = request_from(parts.archive, source, settings.generation, requested_by="test", seed=11)
         assert parts.jobs.submit(request)
         assert not parts.jobs.submit(request)
     return request.request_id

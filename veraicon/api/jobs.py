@@ -7,10 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from dicom_node.files import series_digest
 from domain.errors import RequestInvalid
-from domain.identifiers import SeriesUid, require_uid
-from veraicon.asking import ask, asked_fact
+from veraicon.asking import asked_fact, request_from
 from veraicon.jobs import describe
 from veraicon.pipeline import JobState
 from veraicon.wiring import Site
@@ -62,10 +60,9 @@ def router(site: Site) -> APIRouter:
     @routes.post("/requests", status_code=202)
     def new_request(wanted: NewRequest) -> dict[str, Any]:
         """Ask for one volume from a series that we hold."""
-        series = site.archive.series(SeriesUid(require_uid(wanted.series_uid, attribute="series_uid")))
-        request = ask(
-            series.series_uid,
-            series_digest(instance.digest for instance in series.instances),
+        request = request_from(
+            site.archive,
+            wanted.series_uid,
             site.settings.generation,
             requested_by="http",
             seed=wanted.seed,

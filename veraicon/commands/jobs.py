@@ -67,6 +67,26 @@ def show_job(context: typer.Context, job: JobId) -> None:
         show_json(describe(_find(jobs, job)))
 
 
+@app.command("new")
+def new_job(
+    context: typer.Context,
+    series: Annotated[str, typer.Argument(help="Series Instance UID of a series in our archive.")],
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Another one gives another volume.")] = None,
+    ask: Annotated[list[str] | None, typer.Option(help="Value to obey, above the EHR's: hippocampus-volume=3100")] = None,
+) -> None:
+    """Ask for one more volume from a series that was received; a running worker makes it."""
+    from veraicon.asking import parse_asked, request_from
+    from veraicon.wiring import open_site
+
+    settings = settings_of(context)
+    with open_site(settings) as site:
+        request = request_from(
+            site.archive, series, settings.generation, requested_by="command line", seed=seed, asked=parse_asked(ask or [])
+        )
+        site.jobs.submit(request)
+    out.print(request.request_id)
+
+
 @app.command("retry")
 def retry_job(context: typer.Context, job: JobId) -> None:
     """Queue a failed or cancelled job again; a running worker takes it."""
