@@ -62,7 +62,6 @@ _NEEDED = [
     "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
-    "SyntheticData",
     "Rows",
     "Columns",
     "NumberOfSeriesRelatedInstances",
@@ -79,8 +78,6 @@ class InstanceHeader:
     ----------
     expected_instances : int or None
         Number of Series Related Instances (0020,1209), else Images in Acquisition (0020,1002).
-    synthetic : bool
-        Synthetic Data (0008,001C) is YES.
     """
 
     sop_class_uid: str
@@ -89,7 +86,6 @@ class InstanceHeader:
     study_uid: str
     series_uid: str
     expected_instances: int | None
-    synthetic: bool
     rows: int | None
     columns: int | None
     patient_id: str = ""
@@ -155,7 +151,6 @@ def read_header(data: bytes) -> InstanceHeader:
         study_uid=header_uids["StudyInstanceUID"],
         series_uid=header_uids["SeriesInstanceUID"],
         expected_instances=_number(ds, "NumberOfSeriesRelatedInstances") or _number(ds, "ImagesInAcquisition"),
-        synthetic=text_of(ds, "SyntheticData").upper() == "YES",
         rows=_number(ds, "Rows"),
         columns=_number(ds, "Columns"),
         **{column: text_of(ds, keyword) for column, keyword in TEXT_ATTRIBUTES.items()},

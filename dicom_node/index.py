@@ -115,7 +115,6 @@ class Index:
                     col(SeriesRow.pending).is_(True),
                     col(SeriesRow.last_landed_s) <= landed_before_s,
                     col(SeriesRow.origin) == "received",
-                    col(SeriesRow.synthetic).is_(False),
                 )
             ).all()
             return [
@@ -219,6 +218,5 @@ def _open_series(session: Session, header: InstanceHeader, *, source: str, origi
 
 def _note_arrival(row: SeriesRow, header: InstanceHeader, *, source: str, now_s: float) -> None:
     row.source, row.last_landed_s, row.pending = source, now_s, True
-    row.synthetic = row.synthetic or header.synthetic
     if header.expected_instances is not None:
         row.expected_instances = max(row.expected_instances or 0, header.expected_instances)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import suppress
 from typing import Any
 
 import pynetdicom
+import structlog
 from pynetdicom.association import Association
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.transport import AssociationServer, AssociationSocket
+
+_log = structlog.get_logger(__name__)
 
 # An A-ASSOCIATE-RQ has no negotiated length; 128 contexts and a long user identity stay well below this.
 _MAX_ASSOCIATE_BYTES = 2**20
@@ -29,6 +33,35 @@ def configure() -> None:
     pynetdicom._config.LOG_RESPONSE_IDENTIFIERS = False
     pynetdicom._config.LOG_HANDLER_LEVEL = "none"
     AssociationSocket._shutdown_socket = _shut_and_close
+
+
+class BoundedServer(AssociationServer):  # type: ignore[misc]  # mypy does not follow pynetdicom (pyproject.toml)
+    """Accepts connections; one host may hold at most half of the places without saying who it is.
+
+    pynetdicom counts a connection as an association from its first moment, so that a port scanner which says nothing takes all
+    places until the ACSE timeout. And it listens with a backlog of five, beyond which a burst of callers waits a second for
+    its next attempt to connect. Connections are taken in the accepting thread (each has threads of its own from there on), so
+    that the count is exact.
+    """
+
+    request_queue_size = 128
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether a connection may stay; one that may not is closed at once."""
+        silent = [
+            assoc
+            for assoc in self.active_associations
+            if not assoc.is_established and assoc.requestor.address_info.address == client_address[0]
+        ]
+        if len(silent) < max(1, int(self.ae.maximum_associations) // 2):
+            return True
+        _log.warning("a connection was closed: its host holds too many without association", host=client_address[0])
+        return False
+
+    def serve_in_background(self) -> None:
+        """Accept connections in a thread of its own, until `shutdown`."""
+        self.ae._servers.append(self)
+        threading.Thread(target=self.serve_forever, name="AcceptorServer", daemon=True).start()
 
 
 def send_at_once(assoc: Association) -> None:

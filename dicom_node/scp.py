@@ -57,7 +57,7 @@ class StorageNode:
     maximum_pdu : int
         Longest PDU that we take, bytes; longer ones end the connection.
     maximum_associations : int
-        At the same time.
+        At the same time; a host that has not said who it is may hold half of them.
     acse_timeout_s, dimse_timeout_s, network_timeout_s : float
         For an association request after the connection, a message within an association, any sign of life.
     pdu_timeout_s : float
@@ -132,8 +132,12 @@ class StorageNode:
             (evt.EVT_C_GET, self._get),
         ]
         try:
-            self._server = self._ae.start_server(
-                self._address, block=False, evt_handlers=handlers, contexts=accepted_contexts(), ae_title=self._ae_title
+            self._server = self._ae.make_server(
+                self._address,
+                ae_title=self._ae_title,
+                contexts=accepted_contexts(),
+                evt_handlers=handlers,
+                server_class=pynetdicom_mends.BoundedServer,
             )
         except OSError as error:
             raise ConfigurationError(
@@ -141,6 +145,7 @@ class StorageNode:
                 allowed="a free port on an address of this machine",
                 action="change host or port of the DICOM node, or stop the other program",
             ) from error
+        self._server.serve_in_background()
         _log.info("the DICOM node listens", action="start", ae_title=self._ae_title, port=self.port)
         if not self._allowed_sources:
             _log.warning("the DICOM node takes associations from anyone: no sources are listed", ae_title=self._ae_title)

@@ -45,8 +45,6 @@ class SeriesRow(DicomTable, table=True):
         AE title that sent the last instance.
     origin : str
         ``received`` or ``generated``; only received series are announced.
-    synthetic : bool
-        Synthetic Data (0008,001C) is YES: never announced, so that our own output cannot come back as a source.
     expected_instances : int or None
         What the sender says the series holds, where it says so.
     pending : bool
@@ -68,7 +66,6 @@ class SeriesRow(DicomTable, table=True):
     protocol_name: str = ""
     source: str
     origin: str
-    synthetic: bool = False
     expected_instances: int | None = None
     last_landed_s: float = Field(index=True)
     pending: bool = Field(default=True, index=True)

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode
 
 import httpx
 import structlog
 
-from domain.errors import ConfigurationError, PeerAnswerInvalid, PeerUnreachable, RequestInvalid
+from domain.errors import PeerUnreachable, RequestInvalid
+from fhir_adapter.addresses import origin_text, require_base_url, require_origin, require_token
 from fhir_adapter.answers import batch_answer, invalid, require_bundle, require_success, written_references
 from fhir_adapter.json_text import write_json
 from fhir_adapter.retrying import RetryPolicy, may_retry
@@ -102,7 +103,7 @@ class FhirClient:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._base_url = _require_base_url(base_url)
+        self._base_url = require_base_url(base_url)
         self._token = bearer_token
         self._limits = limits or ClientLimits()
         self._retry = retry or RetryPolicy()
@@ -245,7 +246,7 @@ class FhirClient:
             url = next_link(page)
             if url is None:
                 return
-            url = self._require_origin(url)
+            url = require_origin(url, self._base_url)
             if url in seen:
                 raise invalid("a next link that was followed before", "pages that end")
             if len(seen) + 1 >= self._limits.pages:
@@ -259,19 +260,16 @@ class FhirClient:
             raise _PageExpired
         return require_bundle(require_success(answer.status, answer.content), "searchset")
 
-    def _require_origin(self, url: str) -> str:
-        """Return the link as it stands; another origin would get our token and choose what we read."""
-        absolute = urljoin(f"{self._base_url}/", url)
-        if _origin(absolute) != _origin(self._base_url):
-            raise PeerAnswerInvalid(
-                found="a next link to another origin than the base URL's",
-                allowed=f"pages below {_origin_text(self._base_url)}",
-                action="set the FHIR server's public base address, or configure the base URL that it uses in its links",
-            )
-        return absolute
-
     def _post(self, bundle: Mapping[str, Any], *, idempotent: bool) -> _Answer:
-        return self._exchange("POST", self._base_url, write_json(bundle).encode(), _FHIR_JSON, idempotent=idempotent)
+        try:
+            content = write_json(bundle).encode()
+        except UnicodeEncodeError as error:
+            raise RequestInvalid(
+                found="a Bundle with half of a surrogate pair in a string",
+                allowed="text that UTF-8 can carry",
+                action="correct the resource; nothing was sent",
+            ) from error
+        return self._exchange("POST", self._base_url, content, _FHIR_JSON, idempotent=idempotent)
 
     def _exchange(
         self, method: str, url: str, content: bytes | None = None, content_type: str = "", *, idempotent: bool
@@ -301,14 +299,20 @@ class FhirClient:
     def _once(self, method: str, url: str, content: bytes | None, content_type: str) -> _Answer:
         end = time.monotonic() + self._limits.answer_timeout_s
         with self._http.stream(method, url, content=content, headers=self._headers(content_type)) as response:
-            received = bytearray()
+            return _Answer(response.status_code, response.headers, self._content(response, end))
+
+    def _content(self, response: httpx.Response, end: float) -> bytes:
+        received = bytearray()
+        try:
             for part in response.iter_bytes():
                 received += part
                 if len(received) > self._limits.answer_bytes:
                     raise invalid(f"an answer of more than {self._limits.answer_bytes} bytes", "smaller answers")
                 if time.monotonic() > end:
                     raise httpx.ReadTimeout("whole answer not in time", request=response.request)
-            return _Answer(response.status_code, response.headers, bytes(received))
+        except httpx.DecodingError as error:
+            raise invalid("a body that its Content-Encoding does not decode", "the encoding that the header names") from error
+        return bytes(received)
 
     def _headers(self, content_type: str) -> dict[str, str]:
         # HAPI answers a search from its cache for 60 s unless told otherwise.
@@ -317,40 +321,19 @@ class FhirClient:
             headers["Content-Type"] = content_type
         token = self._token() if callable(self._token) else self._token
         if token:
-            headers["Authorization"] = f"Bearer {token}"
+            headers["Authorization"] = f"Bearer {require_token(token)}"
         return headers
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnreachable:
         return PeerUnreachable(
-            found=f"{type(error).__name__} at {_origin_text(self._base_url)}",
+            found=f"{type(error).__name__} at {origin_text(self._base_url)}",
             allowed=f"an answer within {self._limits.read_timeout_s:g} s",
             action="check the FHIR server's address and that it runs; the job tries again",
         )
 
     def _still_busy(self, status: int) -> PeerUnreachable:
         return PeerUnreachable(
-            found=f"HTTP status {status} from {_origin_text(self._base_url)} at {self._retry.attempts} attempts",
+            found=f"HTTP status {status} from {origin_text(self._base_url)} at {self._retry.attempts} attempts",
             allowed="an answer",
             action="wait until the FHIR server has capacity; the job tries again",
         )
-
-
-def _require_base_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ConfigurationError(
-            found="a FHIR base URL that is no plain HTTP address",
-            allowed="http(s)://host[:port]/path, without user, query and fragment",
-            action="correct the base URL of the FHIR server",
-        )
-    return url.rstrip("/")
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _origin_text(url: str) -> str:
-    scheme, host, port = _origin(url)
-    return f"{scheme}://{host}:{port}"

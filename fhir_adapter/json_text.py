@@ -13,13 +13,16 @@ import json
 import math
 import re
 import secrets
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 import rfc8785
 
 # Largest integer that a double holds exactly (RFC 8785 section 3.2.2.3, ECMAScript Number.MAX_SAFE_INTEGER).
 _MAX_SAFE_INTEGER = 2**53 - 1
+
+# FHIR sets no limit; Synthea and US Core reach 11 levels. Whatever walks a resource by recursion is safe with this many.
+_DEEPEST = 200
 
 # Stands around a decimal until the text is complete; random, so that no string in a resource can be taken for it.
 _MARK = f"decimal-{secrets.token_hex(12)}:"
@@ -40,9 +43,14 @@ def parse_json(text: bytes | str) -> Any:
     {'value': Decimal('1.50')}
     """
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+        value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
+    except InvalidOperation as error:
+        raise ValueError("a number with an exponent out of all bounds") from error
+    if _deeper_than(value, _DEEPEST):
+        raise ValueError("JSON nested too deeply")
+    return value
 
 
 def write_json(value: object) -> str:
@@ -85,6 +93,16 @@ def canonical_json(value: object) -> bytes:
 def salted_digest(value: object, *, salt: bytes) -> bytes:
     """Return HMAC-SHA-256 of the canonical JSON under `salt`, 32 bytes: equal for equal content, and tells nothing else."""
     return hmac.new(salt, canonical_json(value), hashlib.sha256).digest()
+
+
+def _deeper_than(value: object, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        if not containers:
+            return False
+        level = [member for item in containers for member in (item.values() if isinstance(item, dict) else item)]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -133,15 +133,23 @@ def date_bound(value: str) -> DateBound:
 
 
 def naive_utc(moment: datetime) -> datetime:
-    """Return a time in UTC without a zone, as it is stored."""
-    return moment.astimezone(UTC).replace(tzinfo=None)
+    """Return a time in UTC without a zone, as it is stored; what lies outside the calendar becomes its first or last moment."""
+    try:
+        return moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        return datetime.min if moment.year == 1 else datetime.max
 
 
 def _span(moment: Moment) -> tuple[datetime, datetime]:
     start = naive_utc(moment.start)
     if moment.last_day is None:
-        return start, start + timedelta(microseconds=1)
-    return start, datetime.combine(moment.last_day, datetime.min.time()) + timedelta(days=1)
+        return start, _later(start, timedelta(microseconds=1))
+    return start, _later(datetime.combine(moment.last_day, datetime.min.time()), timedelta(days=1))
+
+
+def _later(moment: datetime, step: timedelta) -> datetime:
+    # Records write 9999-12-31 for an end that never comes; the calendar has no day after it.
+    return moment + step if moment <= datetime.max - step else datetime.max
 
 
 def _token(text: str) -> Token:
@@ -187,4 +195,5 @@ def _list(value: object) -> list[Mapping[str, Any]]:
 
 
 def _text(value: object) -> str:
-    return value[:_LONGEST_VALUE] if isinstance(value, str) else ""
+    # PostgreSQL stores no NUL, and FHIR strings hold none.
+    return value[:_LONGEST_VALUE] if isinstance(value, str) and "\0" not in value else ""

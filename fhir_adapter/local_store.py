@@ -97,12 +97,22 @@ class LocalFhirStore:
             See `fhir_adapter.local_transaction.plan`.
         """
         with Session(self._engine) as session, session.begin():
+            _wait_for_other_writers(session)
             writes = plan(bundle, lambda kind, parameters: _find(session, kind, parameters))
             now = self._clock()
             for write in writes:
                 if write.body is not None:
                     _store(session, write, now)
         return [write.reference for write in writes]
+
+
+def _wait_for_other_writers(session: Session) -> None:
+    """Let one transaction write at a time: whether a resource exists, and its version, are read before they are written."""
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {ResourceRow.__tablename__} IN SHARE ROW EXCLUSIVE MODE")
 
 
 def _find(session: Session, kind: str, parameters: Mapping[str, str]) -> list[str]:

@@ -16,7 +16,8 @@ from typing import Any
 
 # FHIR R4 datatypes: date, dateTime, instant. Where a time is given, seconds and zone are required.
 _DATE_TIME = re.compile(
-    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(T(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))?)?)?"
+    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(T(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))?)?)?",
+    re.ASCII,
 )
 
 

@@ -5,6 +5,8 @@ What the gates accept is measured on validation people; the figures for readers 
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +18,14 @@ from numpy.typing import NDArray
 from domain.image_statistics import similarity
 from domain.model_card import ConceptInput, Measurement, ModelCard, OutputReference, SeriesLimits, ValueRange
 from generators.autoencoder import Autoencoder
-from generators.cards import write_card
+from generators.cards import WEIGHTS_NAME, write_card
 from generators.denoiser import Denoiser, DenoiserShape
-from generators.hippocampus_data import CONCEPTS, GRID, Crop, GridBatch, of_subjects, on_grid, read_crops, split_subjects
+from generators.hippocampus_data import CONCEPTS, GRID, Crop, GridBatch, Split, of_subjects, on_grid, read_crops, split_subjects
 from generators.latent_data import LatentData
 from generators.latent_diffusion import LatentDiffusionGenerator
 from generators.measuring import Obedience, between_sides, dice, generate_for, reconstructed, statistics
 from generators.training import load_checkpoint, trained_autoencoder
-from generators.weights import load_bundle, save_weights
+from generators.weights import file_digest, load_bundle, save_weights
 from multimodal.conditioning import TokenEncoder
 
 _Figure = tuple[str, float, str, int]  # name, value, UCUM unit, number of cases
@@ -74,10 +76,14 @@ def export_bundle(run_folder: Path, dataset_folder: Path, bundle_folder: Path, *
     parts = {name: of_subjects(crops, getattr(split, name)) for name in ("train", "validation", "test")}
     autoencoder = trained_autoencoder(run_folder, on_grid(parts["train"]))
     denoiser, steps = _averaged(run_folder, encoder, autoencoder)
-    digest = save_weights(bundle_folder, grid=GRID, autoencoder=autoencoder, denoiser=denoiser, encoder=encoder)
-    write_card(_draft(digest, parts["train"], run_folder), bundle_folder)
-    # Measured on the weights as they are shipped, in half precision, not on those of the run.
-    bundle = load_bundle(bundle_folder)
+    with tempfile.TemporaryDirectory() as work:  # a card that lets everything pass never stands in the bundle's own folder
+        draft = Path(work)
+        digest = save_weights(draft, grid=GRID, autoencoder=autoencoder, denoiser=denoiser, encoder=encoder)
+        write_card(_draft(digest, parts["train"], run_folder), draft)
+        # Measured on the weights as they are shipped, in half precision, not on those of the run.
+        bundle = load_bundle(draft)
+        bundle_folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(draft / WEIGHTS_NAME, bundle_folder)
     encoder.load_state_dict(bundle.encoder_state)
     generator = LatentDiffusionGenerator.from_bundle(bundle)
     held_out = on_grid(parts["validation"])
@@ -87,11 +93,12 @@ def export_bundle(run_folder: Path, dataset_folder: Path, bundle_folder: Path, *
 
     guidance, chosen = _best_guidance(on_validation)
     real = reconstructed(bundle.autoencoder, held_out, parts["validation"])
+    reference = _reference(parts["validation"], held_out, [image for image, _ in real], chosen)
     card = replace(
         bundle.card,
-        reference=_reference(parts["validation"], held_out, [image for image, _ in real], chosen),
-        measured=_measured(bundle.autoencoder, generator, encoder, parts["test"], guidance),
-        training=_training(run_folder, steps, guidance, len(parts["validation"])),
+        reference=reference,
+        measured=_measured(bundle.autoencoder, generator, encoder, parts["test"], guidance, reference),
+        training=_training(run_folder, split, steps, guidance, len(parts["validation"])),
     )
     write_card(card, bundle_folder)
     return card
@@ -110,10 +117,12 @@ def _averaged(run_folder: Path, encoder: TokenEncoder, autoencoder: Autoencoder)
 
 def _draft(digest: str, train: Sequence[Crop], run_folder: Path) -> ModelCard:
     """Return the card before anything is measured: it lets everything pass, and is replaced at the end."""
-    values = LatentData.load(next(run_folder.glob("latents-train-*.safetensors"))).values.flatten(0, 1).numpy()
+    digest_of_latents = file_digest(run_folder / "autoencoder.pt").removeprefix("sha256:")[:12]
+    latents = next(run_folder.glob(f"latents-train-*-{digest_of_latents}.safetensors"))
+    values = LatentData.load(latents).values.flatten(0, 1).numpy()
     lows, highs = np.percentile(values, (1, 99), axis=0).round(-1)
     extents = np.array([crop.image.shape for crop in train])
-    shortest, longest = extents.min(0) - _FIELD_MARGIN_MM, extents.max(0) + _FIELD_MARGIN_MM
+    shortest, longest = extents.min(0) - _FIELD_MARGIN_MM, np.minimum(extents.max(0) + _FIELD_MARGIN_MM, GRID)
     fields = [ValueRange(float(low), float(high), "mm") for low, high in zip(shortest, longest, strict=True)]
     return ModelCard(
         name="hippocampus-t1",
@@ -173,12 +182,18 @@ def _measured(
     encoder: TokenEncoder,
     crops: Sequence[Crop],
     guidance: float,
+    reference: OutputReference,
 ) -> tuple[Measurement, ...]:
     """Return the figures for readers, each with its number of cases."""
     part = on_grid(crops)
     asked = generate_for(generator, encoder, part, crops, guidance=guidance, sampler_steps=SAMPLER_STEPS, rounds=_TEST_ROUNDS)
     dropped = generate_for(generator, encoder, part, crops, guidance=1.0, sampler_steps=SAMPLER_STEPS, told=False)
-    figures = [*_fidelity(autoencoder, part, crops), *_obedience(asked, dropped), *_likeness(asked, part, crops)]
+    figures = [
+        *_fidelity(autoencoder, part, crops),
+        *_obedience(asked, dropped),
+        *_likeness(asked, part, crops),
+        ("share of volumes that keep to every accepted range and tolerance", _share(asked, reference), "1", len(asked.volumes)),
+    ]
     return tuple(Measurement(name, round(value, 4), unit, n, "test people") for name, value, unit, n in figures)
 
 
@@ -186,9 +201,22 @@ def _fidelity(autoencoder: Autoencoder, part: GridBatch, crops: Sequence[Crop]) 
     pairs = list(zip(reconstructed(autoencoder, part, crops), crops, strict=True))
     errors = [np.abs(image - crop.image).mean() for (image, _), crop in pairs]
     yield "autoencoder mean absolute error", float(np.mean(errors)), "1", len(crops)
+    sharpness = [statistics(image)[2] / statistics(crop.image)[2] for (image, _), crop in pairs]
+    yield "sharpness after the autoencoder, over the original", float(np.mean(sharpness)), "1", len(crops)
     for label, kind in ((1, CONCEPTS[0]), (2, CONCEPTS[1])):
         overlaps = [dice(labels, crop.labels, label) for (_, labels), crop in pairs]
         yield f"autoencoder Dice, label of {kind}", float(np.mean(overlaps)), "1", len(crops)
+
+
+def _share(asked: Obedience, reference: OutputReference) -> float:
+    """Return the share of volumes that the gates on looks and requested volumes let pass."""
+    ranges = (reference.mean, reference.standard_deviation, reference.sharpness)
+    kept = [
+        all(value in accepted for value, accepted in zip(statistics(made.volume.array), ranges, strict=True))
+        and error[:2].max() <= reference.volume_tolerance
+        for made, error in zip(asked.volumes, asked.relative_error, strict=True)
+    ]
+    return float(np.mean(kept))
 
 
 def _obedience(asked: Obedience, dropped: Obedience) -> Iterator[_Figure]:
@@ -212,10 +240,20 @@ def _likeness(asked: Obedience, part: GridBatch, crops: Sequence[Crop]) -> Itera
     yield "correlation of the two real hippocampi of one person, median", float(np.median(sides)), "1", len(sides)
 
 
-def _training(run_folder: Path, steps: int, guidance: float, validation: int) -> tuple[tuple[str, str], ...]:
+def _training(run_folder: Path, split: Split, steps: int, guidance: float, validation: int) -> tuple[tuple[str, str], ...]:
     autoencoder_steps = load_checkpoint(run_folder / "autoencoder.pt")["step"]
     return (
-        ("split", "103 people for training, 15 for validation, 29 for test; by person, both hippocampi together"),
+        (
+            "split",
+            f"{len(split.train)} people for training, {len(split.validation)} for validation, {len(split.test)} for test; "
+            "by person, both hippocampi together",
+        ),
+        ("trained ranges", "1st to 99th percentile of the bent training crops"),
+        (
+            "accepted mean, spread and sharpness",
+            "validation volumes after the autoencoder, three deviations either way",
+        ),
+        ("accepted relative difference of a volume", "what 95 in 100 labels of generated validation volumes keep to"),
         ("autoencoder steps", str(autoencoder_steps)),
         ("denoiser steps of the kept weights", str(steps)),
         ("default guidance", f"{guidance:g}"),

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domain.errors import DeviceExhausted, NonFiniteOutput, RequestInvalid
+from domain.errors import DeviceExhausted, NonFiniteOutput, RequestInvalid, UnsupportedSeries
 from domain.generation import ExecutionEnvironment, GeneratedVolume, ModelIdentity
 from domain.grid import Shape, cut
 from domain.model_card import ModelCard, require_series_fits
@@ -82,7 +82,7 @@ class LatentDiffusionGenerator:
         RequestInvalid
             If guidance, steps or the batch are not ones that the sampler takes.
         UnsupportedSeries
-            If `like` does not fit the model.
+            If `like` does not fit the model, or has more voxels than its grid.
         NonFiniteOutput
             If the networks return NaN or infinity.
         DeviceExhausted
@@ -91,7 +91,7 @@ class LatentDiffusionGenerator:
             If `cancelled` says so between two steps.
         """
         _require_sampling(tokens, guidance, sampler_steps)
-        shape = require_series_fits(to_patient_axes(like), self.card).shape
+        shape = _on_grid(require_series_fits(to_patient_axes(like), self.card).shape, self._grid)
         with _threads(threads), _memory_watched(self._device), torch.inference_mode():
             # 1. noise from this volume's own random stream, drawn on the CPU so that the device does not change it
             noise = self._noise(seed)
@@ -142,6 +142,17 @@ def _require_sampling(tokens: ConditioningTokens, guidance: float, sampler_steps
         raise RequestInvalid(
             found=f"{sampler_steps} sampler steps", allowed=f"1 to {MAX_STEPS}", action="ask for fewer or more"
         )
+
+
+def _on_grid(shape: Shape, grid: Shape) -> Shape:
+    """Return the asked shape if the grid holds it: a field of view that fits may still have more voxels, by a finer spacing."""
+    if any(n > held for n, held in zip(shape, grid, strict=True)):
+        raise UnsupportedSeries(
+            found="a series of {} x {} x {} voxels in patient axes".format(*shape),
+            allowed="at most {} x {} x {}, the grid of the model".format(*grid),
+            action="send a series that fits, or configure another model",
+        )
+    return shape
 
 
 def _finite(image: Tensor, card: ModelCard) -> NDArray[np.float32]:

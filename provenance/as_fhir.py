@@ -191,7 +191,7 @@ def signature(statement: ProvenanceStatement, detached_jws: str, *, now: datetim
 
     References
     ----------
-    FHIR R4 Signature.data and section 2.6.0.3; RFC 7515 appendix F.
+    FHIR R4 Signature.data and JSON format (canonical JSON); RFC 7515 appendix F.
     """
     return {
         "type": [dict(codes.AUTHORS_SIGNATURE)],

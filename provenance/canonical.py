@@ -16,6 +16,7 @@ import rfc8785
 from domain.errors import AttestationError
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MAX_NUMBER = 2**53 - 1
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -31,7 +32,7 @@ def canonical_json(value: object) -> bytes:
     Raises
     ------
     ValueError
-        If the value has no canonical form: NaN, infinity, an integer beyond 2**53, a key that is no text, lone surrogates.
+        If the value has no canonical form: NaN, infinity, a number beyond 2**53, a key that is no text, lone surrogates.
 
     References
     ----------
@@ -140,7 +141,10 @@ def from_base64url(text: str) -> bytes:
 def _plain(value: object) -> Any:
     """The value in the types that rfc8785 takes."""
     if isinstance(value, Decimal):
-        return float(value)
+        value = float(value)
+    if isinstance(value, float) and abs(value) > _MAX_NUMBER:
+        # It would be written as an integer that no reader takes back.
+        raise ValueError("a number beyond 2**53")
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):

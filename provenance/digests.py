@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydicom.charset import default_encoding
+from pydicom.charset import default_encoding, python_encoding
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -24,7 +24,7 @@ from pydicom.valuerep import PersonName
 
 from domain.errors import UnreadableInstance
 from provenance.as_dicom import block_tags
-from provenance.canonical import json_digest, sha256_digest
+from provenance.canonical import canonical_json, json_digest, sha256_digest
 
 _PIXEL_DATA = 0x7FE00010
 _TRAILING_PADDING = 0xFFFCFFFC
@@ -42,11 +42,12 @@ def resource_content(resource: Mapping[str, Any], *, without_signature: bool = F
     """Return the part of a FHIR resource that we answer for.
 
     Left out: the narrative, what a server writes into ``meta`` and, where asked, ``signature``. The labels of ``meta`` are
-    sorted and stripped of their display text, because servers keep them as sets.
+    sorted by their canonical JSON and stripped of their display text, because servers keep them as sets. Our resources are
+    published in this form, so anybody can repeat it without us: take out ``text`` and ``signature``, canonicalise (RFC 8785).
 
     References
     ----------
-    FHIR R4 section 2.6.0.3 (canonical JSON) and Resource.meta.
+    FHIR R4 JSON format, canonical JSON (the ``#data`` method leaves out the narrative); Resource.meta.
     """
     content = {name: value for name, value in resource.items() if name != "text"}
     if without_signature:
@@ -88,12 +89,20 @@ def pixel_digest(ds: Dataset) -> str:
         If there is no Pixel Data, or it cannot be decoded, or it holds more bytes than the image.
     """
     _require_plausible_size(ds)
+    _require_no_surplus(ds)
     try:
         array, _ = get_decoder(_transfer_syntax(ds)).as_array(ds, raw=True)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError) as error:
         raise _unreadable("Pixel Data that cannot be decoded") from error
-    _require_no_surplus(ds, array)
     return sha256_digest(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
+
+
+def can_decode(ds: Dataset) -> bool:
+    """Return whether a decoder for the transfer syntax of `ds` is installed; without one nothing can be said of its pixels."""
+    try:
+        return bool(get_decoder(_transfer_syntax(ds)).is_available)
+    except NotImplementedError:
+        return False
 
 
 def dataset_digest(ds: Dataset) -> str:
@@ -118,14 +127,23 @@ def dataset_digest(ds: Dataset) -> str:
     try:
         kept = _canonical(ds, frozenset(block_tags(ds)) | {_PIXEL_DATA})
         write_dataset(buffer, kept)
-    except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError, struct.error, RecursionError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        NotImplementedError,
+        OSError,
+        struct.error,
+        RecursionError,
+    ) as error:
         raise _unreadable("an attribute that cannot be encoded") from error
     return sha256_digest(buffer.getvalue())
 
 
 def _canonical(ds: Dataset, left_out: frozenset[int]) -> Dataset:
     """Return a copy of `ds` with each value in one form, and sequences and items of explicit length."""
-    encodings = ds.get("SpecificCharacterSet", default_encoding)
+    encodings = _known_encodings(ds)
     canonical = Dataset()
     for element in ds:
         tag = element.tag
@@ -133,6 +151,15 @@ def _canonical(ds: Dataset, left_out: frozenset[int]) -> Dataset:
             continue
         canonical[tag] = _canonical_element(element, encodings)
     return canonical
+
+
+def _known_encodings(ds: Dataset) -> Any:
+    """Specific Character Set, if PS3.3 C.12.1.1.2 knows it: with another one text would be digested as something else."""
+    named = ds.get("SpecificCharacterSet", default_encoding)
+    terms = [named] if named is None or isinstance(named, str) else named
+    if any(str(term or "") not in python_encoding and term != default_encoding for term in terms):
+        raise ValueError("a character set that does not exist")
+    return named
 
 
 def _canonical_element(element: DataElement, encodings: Any) -> DataElement:
@@ -175,28 +202,31 @@ def _transfer_syntax(ds: Dataset) -> UID:
 
 def _require_plausible_size(ds: Dataset) -> None:
     try:
-        pixels = int(ds.Rows) * int(ds.Columns) * int(ds.get("NumberOfFrames") or 1) * int(ds.get("SamplesPerPixel") or 1)
-        size = pixels * int(ds.BitsAllocated) // 8
-        present = _PIXEL_DATA in ds
+        size, present = _stated_bytes(ds), _PIXEL_DATA in ds
     except (AttributeError, TypeError, ValueError) as error:
         raise _unreadable("no description of the pixels") from error
     if not present or not 0 < size <= _MAX_PIXEL_BYTES:
         raise _unreadable("no Pixel Data, or a size of it that no image of ours has")
 
 
-def _require_no_surplus(ds: Dataset, array: np.ndarray[Any, Any]) -> None:
+def _require_no_surplus(ds: Dataset) -> None:
     """Refuse bytes behind the last pixel of uncompressed data: the digest would not see them."""
-    if _transfer_syntax(ds).is_encapsulated or int(ds.BitsAllocated) < 8:
-        return
-    if len(ds.PixelData) > array.nbytes + array.nbytes % 2:
+    size = _stated_bytes(ds)
+    if not _transfer_syntax(ds).is_encapsulated and len(ds.PixelData or b"") > size + size % 2:
         raise _unreadable("bytes behind the last pixel")
+
+
+def _stated_bytes(ds: Dataset) -> int:
+    """Bytes of the uncompressed image by its own description, without the padding byte (PS3.5 section 8.1.1)."""
+    pixels = int(ds.Rows) * int(ds.Columns) * int(ds.get("NumberOfFrames") or 1) * int(ds.get("SamplesPerPixel") or 1)
+    return -(-pixels * int(ds.BitsAllocated) // 8)
 
 
 def _sorted_labels(labels: Any) -> Any:
     if not isinstance(labels, list):
         return labels
     plain = [{k: v for k, v in label.items() if k != "display"} if isinstance(label, Mapping) else label for label in labels]
-    return sorted(plain, key=json_digest)
+    return sorted(plain, key=canonical_json)
 
 
 def _unreadable(found: str) -> UnreadableInstance:

@@ -46,7 +46,8 @@ AUTHORS_SIGNATURE = {
     "code": "1.2.840.10065.1.12.1.1",
     "display": "Author's Signature",
 }
-SIGNED_FORMAT = "application/fhir+json;canonicalization=http://hl7.org/fhir/canonicalization/json"
+# The method without a fragment would keep the narrative (FHIR R4 JSON format, canonical JSON).
+SIGNED_FORMAT = "application/fhir+json;canonicalization=http://hl7.org/fhir/canonicalization/json#data"
 SIGNATURE_FORMAT = "application/jose"
 
 # ImagingStudy.identifier, modality and series.instance.sopClass.
@@ -61,8 +62,8 @@ def concept(coding: Json) -> Json:
 
 
 def marked(resource: Json) -> Json:
-    """Return `resource` with the labels that everything of ours carries."""
-    labels = {"security": [dict(AI_ASSERTED), dict(TEST_DATA)], "tag": [dict(SYNTHETIC)]}
+    """Return `resource` with the labels that everything of ours carries, in the form that `digests.resource_content` signs."""
+    labels = {"security": [_label(AI_ASSERTED), _label(TEST_DATA)], "tag": [_label(SYNTHETIC)]}
     return {"resourceType": resource["resourceType"], "id": resource["id"], "meta": labels} | resource
 
 
@@ -74,3 +75,8 @@ def uid_identifier(uid: str) -> Json:
 def uri_identifier(uri: str) -> Json:
     """Return the Identifier that a URI is."""
     return {"system": URI, "value": uri}
+
+
+def _label(coding: Json) -> Json:
+    """A coding without its display: a server may keep its own."""
+    return {name: value for name, value in coding.items() if name != "display"}

@@ -18,7 +18,7 @@ from domain.identifiers import derive_fhir_id
 from provenance.as_dicom import EmbeddedStatement, extract
 from provenance.attest import sidecar_jws, verified_attestation
 from provenance.canonical import canonical_json, named_information, sha256_digest
-from provenance.digests import dataset_digest, pixel_digest, resource_content, resource_digest
+from provenance.digests import can_decode, dataset_digest, pixel_digest, resource_content, resource_digest
 from provenance.fhir_codes import uid_identifier, uri_identifier
 from provenance.report import Answer, Claim, Truth, VerificationReport, judge, no, summarise, unknown, yes
 from provenance.signing import PROVENANCE_KIND, STATEMENT_KIND, key_id_of, verify, verify_detached
@@ -176,6 +176,8 @@ def _check_digest(ds: Dataset, signed: SignedClaims | None, kind: str) -> Answer
     if instance is None:
         return no("the statement holds no digest for this SOP Instance UID")
     if kind == "pixel":
+        if not can_decode(ds):
+            return unknown("no decoder for the transfer syntax of these pixels is installed here")
         same, what = pixel_digest(ds) == instance.pixel_digest, "pixel values"
     else:
         same, what = dataset_digest(ds) == instance.dataset_digest, "attributes beside the pixels"

@@ -103,7 +103,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _read_series(path: Path) -> list[Dataset]:
-    instances = [dcmread(file) for file in dicom_files(path)]
+    instances: list[Dataset] = [dcmread(file) for file in dicom_files(path)]
     series = {str(ds.SeriesInstanceUID) for ds in instances}
     if len(series) != 1:
         raise RequestInvalid(

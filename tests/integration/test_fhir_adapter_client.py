@@ -128,6 +128,8 @@ def search(client):
         (outcome(404, "not-found"), PeerRefused, "error/not-found"),
         ((500, b"<html>JOHN DOE</html>"), PeerRefused, "500 with an HTML page"),
         ((200, b"x" * 30_000), PeerAnswerInvalid, "more than 20000 bytes"),
+        ((200, b"no gzip", {"Content-Encoding": "gzip"}), PeerAnswerInvalid, "does not decode"),
+        ((200, b'{"resourceType": "Bundle", "total": 1e99999999999999999999}'), PeerAnswerInvalid, "no resource"),
         ((200, gzip.compress(b" " * 3_000_000), {"Content-Encoding": "gzip"}), PeerAnswerInvalid, "more than 20000 bytes"),
     ],
 )
@@ -238,6 +240,16 @@ def test_a_next_link_to_another_origin_never_gets_the_token(client, script):
     assert script.requests[0].headers["Authorization"] == "Bearer secret-token"
 
 
+@pytest.mark.parametrize(
+    "following",
+    ["http://[::1", "http://127.0.0.1:99999/", "http://127.0.0.1:x/", "?page=\x00", "?page=a b", "?" + "x" * 70_000],
+)
+def test_a_next_link_that_is_no_url_is_refused(server, script, following):
+    script.answers = [page("a", following=following)]
+    with FhirClient(f"http://127.0.0.1:{server.server_port}/fhir") as client, pytest.raises(PeerAnswerInvalid, match="no URL"):
+        search(client)
+
+
 def test_an_expired_page_starts_the_search_again_and_repeats_nothing(client, script, server):
     following = f"http://127.0.0.1:{server.server_port}/fhir?page=2"
     script.answers = [page("a", following=following), outcome(410), page("a", following=following), page("b")]
@@ -327,8 +339,10 @@ def test_a_transaction_gives_its_decimals_digit_by_digit_and_reads_where_it_was_
     assert client.transact(transaction(observation("x"), method="POST")) == ["Observation/77"]
     assert b'"value":27.50' in script.requests[0].body
     assert script.requests[0].headers["Content-Type"] == "application/fhir+json"
-    with pytest.raises(RequestInvalid):
-        client.transact({"resourceType": "Bundle", "type": "collection"})
+    for unfit in ({"type": "collection"}, {"type": "transaction", "entry": [{"fullUrl": "\ud800"}]}):
+        with pytest.raises(RequestInvalid):
+            client.transact({"resourceType": "Bundle", **unfit})
+    assert len(script.requests) == 1
 
 
 def test_a_token_that_is_renewed_is_asked_for_each_time(server, script):
@@ -341,9 +355,25 @@ def test_a_token_that_is_renewed_is_asked_for_each_time(server, script):
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host/fhir", "http:///fhir", "http://user:pass@host/fhir", "http://host/fhir?x=1", "host"]
-)
+    "url",
+    [
+        "ftp://host/fhir", "http:///fhir", "http://user:pass@host/fhir", "http://:pass@host/fhir", "http://host/fhir?x=1", "host",
+        "http://[::1/fhir", "http://host:99999/fhir", "http://host:port/fhir", "http://ho st/fhir", "http://host/fhir\n",
+    ],
+)  # fmt: skip
 def test_a_base_url_that_is_no_plain_address_is_refused(url):
     with pytest.raises(ConfigurationError) as caught:
         FhirClient(url)
     assert "pass" not in caught.value.found
+
+
+@pytest.mark.parametrize("token", ["secret\n", "secret token", "sécret"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(server, script, token):
+    script.answers = [(200, patient())]
+    with (
+        FhirClient(f"http://127.0.0.1:{server.server_port}/fhir", bearer_token=token) as client,
+        pytest.raises(ConfigurationError, match="bearer token") as caught,
+    ):
+        client.read("Patient/p1")
+    assert "cret" not in str(caught.value)
+    assert script.requests == []

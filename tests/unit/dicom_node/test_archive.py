@@ -238,11 +238,6 @@ class TestSettling:
         clock.advance(1000)
         assert archive.unannounced(5.0) == []
 
-    def test_a_synthetic_series_that_a_pacs_sends_back_is_never_announced(self, tmp_path: Path) -> None:
-        archive, clock = self.landed(tmp_path, part10_series(3, change=lambda ds: setattr(ds, "SyntheticData", "YES")))
-        clock.advance(1000)
-        assert archive.unannounced(5.0) == []
-
 
 def test_leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
     old, young = tmp_path / ".a.part", tmp_path / ".b.part"

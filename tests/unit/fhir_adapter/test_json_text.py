@@ -43,7 +43,9 @@ def test_digest_depends_on_content_and_on_the_salt():
     assert salted_digest({"a": 1}, salt=b"s" * 16) != salted_digest({"a": 1}, salt=b"t" * 16)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": NaN}', "[Infinity]", b"\xff\xfe\x00", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a": NaN}', "[Infinity]", b"\xff\xfe\x00", "[" * 100_000, "1e99999999999999999999"]
+)
 def test_refuses_what_is_no_json(text):
     with pytest.raises(ValueError):  # noqa: PT011
         parse_json(text)
@@ -53,3 +55,12 @@ def test_refuses_what_is_no_json(text):
 def test_canonical_form_refuses_numbers_outside_the_doubles(text):
     with pytest.raises(ValueError, match="outside the doubles"):
         canonical_json(parse_json(text))
+
+
+def test_every_text_that_is_taken_can_be_written_and_digested_and_a_deeper_one_is_refused():
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        taken = parse_json(opening * 200 + "1" + closing * 200)
+        assert parse_json(write_json(taken)) == taken
+        assert canonical_json(taken)
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parse_json(opening * 201 + "1" + closing * 201)

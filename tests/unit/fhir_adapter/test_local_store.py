@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -115,6 +116,22 @@ def test_a_conditional_create_makes_one_resource_however_often_it_is_sent(store)
     assert len(found(store, "Practitioner")) == 1
 
 
+def test_writers_at_the_same_time_make_one_resource_and_count_every_version(store):
+    doctor = {"resourceType": "Practitioner", "identifier": [{"system": "urn:npi", "value": "1"}]}
+    request = {"method": "POST", "url": "Practitioner", "ifNoneExist": "identifier=urn:npi|1"}
+
+    def write(number):
+        bundle = transaction(patient(mrn=f"MRN-{number}"))
+        bundle["entry"].append({"resource": doctor, "request": request})
+        return store.transact(bundle)[1]
+
+    with ThreadPoolExecutor(4) as threads:
+        written = set(threads.map(write, range(40)))
+    assert found(store, "Practitioner") == sorted(written)
+    assert len(written) == 1
+    assert store.read("Patient/p1").body["meta"]["versionId"] == "40"
+
+
 def test_an_unknown_parameter_is_an_error_and_never_a_wider_answer(store):
     for kind, name in (("Patient", "patient"), ("Patient", "name"), ("Condition", "date"), ("Observation", "code:in")):
         with pytest.raises(RequestInvalid, match="does not know"):
@@ -154,6 +171,27 @@ def test_searches_by_token_keep_system_and_value_together(store):
 def test_searches_by_date_compare_spans(store, stated, query, hit):
     store.transact(transaction(observation(effectiveDateTime=stated)))
     assert bool(found(store, "Observation", date=query)) is hit
+
+
+@pytest.mark.parametrize(
+    ("end", "query", "hit"),
+    [
+        ("9999-12-31", "2020-06", True),
+        ("9999-12-31", "ge9999-12-31", True),
+        ("9999-12-31T23:59:59-12:00", "gt2020", True),
+        ("9999", "lt2019", False),
+    ],
+)
+def test_an_end_that_never_comes_is_after_everything(store, end, query, hit):
+    period = {"start": "2020-06-01", "end": end}
+    encounter = {"resourceType": "Encounter", "id": "e1", "status": "in-progress", "period": period}
+    store.transact(transaction(encounter))
+    assert bool(found(store, "Encounter", date=query)) is hit
+
+
+def test_the_first_moment_of_the_calendar_can_be_stored_and_found(store):
+    store.transact(transaction(observation(effectiveDateTime="0001-01-01T00:00:00+14:00")))
+    assert found(store, "Observation", date="lt0002") == ["Observation/o1"]
 
 
 def test_finds_what_changed_since_a_moment(store):

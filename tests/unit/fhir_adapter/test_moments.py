@@ -39,7 +39,21 @@ def test_a_month_counts_on_its_last_day():
 
 
 @pytest.mark.parametrize(
-    "text", ["2020-3-1", "20", "2020-13", "2021-02-29", "2020-03-01T10:00", "2020-03-01T10:00:00", "01/03/2020", "", 2020, None]
+    "text",
+    [
+        "2020-3-1",
+        "20",
+        "2020-13",
+        "2021-02-29",
+        "2020-03-01T10:00",
+        "2020-03-01T10:00:00",
+        "01/03/2020",
+        "２０２０",
+        "0000",
+        "",
+        2020,
+        None,
+    ],
 )
 def test_refuses_what_is_no_fhir_date(text):
     with pytest.raises(ValueError):  # noqa: PT011

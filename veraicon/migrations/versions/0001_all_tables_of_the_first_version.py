@@ -65,7 +65,6 @@ def upgrade() -> None:
         sa.Column("protocol_name", sa.String(), nullable=False),
         sa.Column("source", sa.String(), nullable=False),
         sa.Column("origin", sa.String(), nullable=False),
-        sa.Column("synthetic", sa.Boolean(), nullable=False),
         sa.Column("expected_instances", sa.Integer(), nullable=True),
         sa.Column("last_landed_s", sa.Float(), nullable=False),
         sa.Column("pending", sa.Boolean(), nullable=False),

@@ -1,0 +1,233 @@
+"""Each mend of pynetdicom: the fault without it, and its absence with it; and what a node promises on top of it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
+from pynetdicom import AE
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.transport import AssociationSocket
+
+from dicom_node import pynetdicom_mends
+from dicom_node.archive import Archive
+from dicom_node.files import to_part10
+from dicom_node.presentation import verification_contexts
+from dicom_node.scp import StorageNode
+from dicom_node.scu import Peer, find, store
+from domain.errors import ConfigurationError, PeerRefused, PublicationError
+from tests.builders_dicom import new_archive, series_datasets, slice_dataset
+from tests.peers.dcmtk import run_dcmtk
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return new_archive(tmp_path / "node")
+
+
+@pytest.fixture
+def node(archive: Archive) -> Iterator[StorageNode]:
+    running = StorageNode(archive, ae_title="VERAICON", host="127.0.0.1", port=0, pdu_timeout_s=1.0)
+    running.start()
+    yield running
+    running.stop()
+
+
+def peer_of(node: StorageNode) -> Peer:
+    return Peer("node", "VERAICON", "127.0.0.1", node.port, "TEST", timeout_s=10.0)
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_the_requestors_reactor_takes_a_response_only_without_the_mend(
+    node: StorageNode, mended: bool, eventually: Callable[..., object]
+) -> None:
+    assoc = AE("TEST").associate("127.0.0.1", node.port, contexts=verification_contexts(), ae_title="VERAICON")
+    try:
+        assert assoc.is_established
+        if mended:
+            pynetdicom_mends.keep_responses(assoc)
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = 1
+        assoc.dimse.msg_queue.put((1, response))
+        if mended:
+            time.sleep(0.3)  # some hundred rounds of the reactor, which runs every millisecond
+            assert assoc.dimse.get_msg(block=True) == (1, response)
+        else:
+            eventually(assoc.dimse.msg_queue.empty, deadline_s=10)
+    finally:
+        assoc.abort()
+
+
+def pair(pdu_timeout_s: float | None) -> tuple[AssociationSocket, socket.socket]:
+    """Return a transport as an association has it, mended where a time is given, and the other end of its connection."""
+    ours, theirs = socket.socketpair()
+    dul = SimpleNamespace(event_queue=SimpleNamespace(put=lambda _: None), socket=None)
+    assoc: Any = SimpleNamespace(dul=dul, network_timeout=None)
+    dul.socket = AssociationSocket(assoc, client_socket=ours)
+    if pdu_timeout_s is not None:
+        pynetdicom_mends.bound_reads(assoc, maximum_pdu_bytes=16384, pdu_timeout_s=pdu_timeout_s)
+    return dul.socket, theirs
+
+
+def test_half_a_pdu_is_waited_for_without_end_only_without_the_mend() -> None:
+    transport, theirs = pair(None)
+    theirs.sendall(b"half")
+    waiting = threading.Thread(target=transport.recv, args=(8,))
+    waiting.start()
+    waiting.join(timeout=0.7)
+    assert waiting.is_alive()
+    theirs.close()
+    waiting.join(timeout=5)
+    transport.socket.close()
+
+    transport, theirs = pair(0.3)
+    theirs.sendall(b"half")
+    with pytest.raises(TimeoutError):
+        transport.recv(8)
+    theirs.sendall(b"a whole one")
+    assert transport.recv(11) == b"a whole one"
+    theirs.close()
+    transport.socket.close()
+
+
+def test_bytes_that_trickle_do_not_prolong_the_time_of_a_pdu() -> None:
+    transport, theirs = pair(0.5)
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.05):
+            theirs.sendall(b".")
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(TimeoutError):
+            transport.recv(10_000)
+        assert time.monotonic() - began < 5
+    finally:
+        stop.set()
+        sender.join(timeout=5)
+        theirs.close()
+        transport.socket.close()
+
+
+def test_the_length_of_a_pdu_is_not_believed_beyond_the_cap() -> None:
+    transport, theirs = pair(5.0)
+    with pytest.raises(OSError, match="allowed are 1048576"):
+        transport.recv(400 * 2**20)
+    theirs.close()
+    transport.socket.close()
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_silent_callers_of_one_host_take_all_places_only_without_the_mend(
+    archive: Archive, mended: bool, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., object]
+) -> None:
+    if not mended:
+        monkeypatch.setattr(pynetdicom_mends.BoundedServer, "verify_request", lambda *_: True)
+    node = StorageNode(archive, ae_title="VERAICON", host="127.0.0.1", port=0, maximum_associations=6, acse_timeout_s=5.0)
+    node.start()
+    scanner = ("127.0.0.2", 0)
+    callers = [socket.create_connection(("127.0.0.1", node.port), timeout=10, source_address=scanner) for _ in range(12)]
+    try:
+        places = 3 if mended else 12
+        eventually(lambda: len(node._server.active_associations) == places, deadline_s=4)
+        if mended:
+            store(peer_of(node), series_datasets(1))
+        else:
+            with pytest.raises(PeerRefused, match="Local limit exceeded"):
+                store(peer_of(node), series_datasets(1))
+    finally:
+        for caller in callers:
+            caller.close()
+        node.stop()
+
+
+_CALL_NOBODY = """
+import gc, sys
+from pynetdicom import AE
+from dicom_node import pynetdicom_mends
+from dicom_node.presentation import verification_contexts
+if sys.argv[2] == "mended":
+    pynetdicom_mends.configure()
+AE("TEST").associate("127.0.0.1", int(sys.argv[1]), contexts=verification_contexts())
+gc.collect()
+"""
+
+
+@pytest.mark.parametrize(("how", "leaks"), [("plain", True), ("mended", False)])
+def test_a_connection_that_fails_leaves_its_socket_open_only_without_the_mend(
+    free_port: Callable[[], int], how: str, leaks: bool
+) -> None:
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", _CALL_NOBODY, str(free_port()), how]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=True)
+    assert ("unclosed <socket" in ran.stderr) is leaks
+
+
+def test_neither_identifiers_nor_instances_reach_the_logs(
+    node: StorageNode, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def name(ds: Dataset) -> None:
+        ds.PatientName, ds.PatientID = "Canary^Tweety", "CANARY-1"
+
+    with caplog.at_level(logging.DEBUG):
+        store(peer_of(node), series_datasets(2, change=name))
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel, identifier.PatientName, identifier.PatientID = "STUDY", "Canary*", ""
+        (found,) = find(peer_of(node), identifier)
+    assert found.PatientID == "CANARY-1"
+    told = caplog.text + capsys.readouterr().out
+    assert told, "nothing was logged at all, so this proved nothing"
+    assert "canary" not in told.lower()
+
+
+def test_compressed_instances_go_uncompressed_to_whoever_takes_no_other(
+    node: StorageNode, archive: Archive, tmp_path: Path
+) -> None:
+    """DCMTK's getscu proposes the plain transfer syntaxes only."""
+    sent = [slice_dataset(k, np.arange(64, dtype=np.uint16).reshape(8, 8) * k) for k in (1, 2, 3)]
+    expected = {str(ds.SOPInstanceUID): ds.pixel_array.copy() for ds in sent}
+    for ds in sent:
+        ds.compress(RLELossless, generate_instance_uid=False)
+        archive.land(to_part10(ds), source="TEST")
+    keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={sent[0].StudyInstanceUID}"]
+    got = run_dcmtk("getscu", "-S", "-aec", "VERAICON", "-od", tmp_path, "127.0.0.1", str(node.port), *keys)
+    assert got.returncode == 0, got.stderr
+    arrived = {str(ds.SOPInstanceUID): ds for ds in map(dcmread, (p for p in tmp_path.iterdir() if p.is_file()))}
+    assert arrived.keys() == expected.keys()
+    for uid, ds in arrived.items():
+        assert not ds.file_meta.TransferSyntaxUID.is_encapsulated
+        np.testing.assert_array_equal(ds.pixel_array, expected[uid])
+
+
+def test_an_archive_without_room_says_so_to_the_sender(tmp_path: Path) -> None:
+    full = Archive(new_archive(tmp_path / "node")._index._engine, tmp_path / "full", min_free_bytes=2**60)
+    node = StorageNode(full, ae_title="VERAICON", host="127.0.0.1", port=0)
+    node.start()
+    try:
+        with pytest.raises(PublicationError, match=r"0 of 2 instances .* 2 with 0xA700"):
+            store(peer_of(node), series_datasets(2))
+    finally:
+        node.stop()
+    assert not list((tmp_path / "full").rglob("*.dcm"))
+
+
+def test_a_taken_port_is_an_error_of_configuration(node: StorageNode, archive: Archive) -> None:
+    second = StorageNode(archive, ae_title="VERAICON", host="127.0.0.1", port=node.port)
+    with pytest.raises(ConfigurationError, match=str(node.port)):
+        second.start()
+    assert not second.running

@@ -1,0 +1,100 @@
+"""A generated volume as instances: place, values, marks, and the same bytes each time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from dicom_node.files import to_part10
+from dicom_node.reading import describe_series, read_volume
+from dicom_node.writing import write_series
+from domain.errors import GenerationError, NonFiniteOutput, UnsupportedSeries
+from domain.generation import GeneratedVolume
+from domain.identifiers import PatientIdentifier
+from tests.builders_dicom import generated_phantom, series_identity, source_series
+
+
+def written(generated: GeneratedVolume | None = None, request_id: str = "request-1") -> list[Dataset]:
+    datasets = write_series(generated or generated_phantom(), series_identity(request_id), source=source_series())
+    return [dcmread(BytesIO(to_part10(ds))) for ds in datasets]
+
+
+def test_what_is_written_reads_back_at_its_place_with_its_values() -> None:
+    generated = generated_phantom()
+    volume = read_volume(written(generated))
+    np.testing.assert_allclose(volume.affine_lps, generated.volume.affine_lps, atol=1e-9)
+    np.testing.assert_allclose(volume.array / 4095, generated.volume.array, atol=0.5 / 4095 + 1e-7)
+
+
+def test_the_same_request_gives_the_same_bytes_and_another_gives_other_uids() -> None:
+    once, again = ([to_part10(ds) for ds in written()] for _ in range(2))
+    assert once == again
+    uids = {ds.SOPInstanceUID for ds in written()} | {ds.SOPInstanceUID for ds in written(request_id="request-2")}
+    assert len(uids) == 12
+
+
+def test_every_instance_says_that_it_is_synthetic_and_what_made_it() -> None:
+    for number, ds in enumerate(written(), start=1):
+        assert (ds.SyntheticData, ds.ContentQualification, list(ds.ImageType)) == (
+            "YES",
+            "RESEARCH",
+            ["DERIVED", "SECONDARY", "OTHER"],
+        )
+        assert "SYNTHETIC" in ds.SeriesDescription
+        assert str(ds.PatientName).startswith("SYNTHETIC")
+        (equipment,) = ds.ContributingEquipmentSequence
+        (purpose,) = equipment.PurposeOfReferenceCodeSequence
+        assert (purpose.CodeValue, purpose.CodingSchemeDesignator) == ("109100", "DCM")
+        assert "DeviceUID" not in equipment
+        (derivation,) = ds.DerivationCodeSequence
+        assert derivation.CodingSchemeDesignator == "99VERAICON"
+        assert (ds.Manufacturer, ds.ManufacturerModelName, ds.InstanceNumber) == ("Veraicon", "phantom-ball", number)
+        assert "seed 7" in ds.DerivationDescription
+        assert (ds.BurnedInAnnotation, ds.LossyImageCompression, ds.TimezoneOffsetFromUTC) == ("NO", "00", "+0000")
+
+
+def test_every_instance_refers_to_the_whole_source() -> None:
+    source = source_series()
+    for ds in written():
+        assert [item.ReferencedSOPInstanceUID for item in ds.SourceImageSequence] == [
+            i.sop_instance_uid for i in source.instances
+        ]
+        assert {item.PurposeOfReferenceCodeSequence[0].CodeValue for item in ds.SourceImageSequence} == {"121322"}
+        assert ds.StudiesContainingOtherReferencedInstancesSequence[0].StudyInstanceUID == source.study_uid
+
+
+def test_the_patient_is_ours_and_nothing_of_the_real_one_is_in_it() -> None:
+    source = replace(
+        source_series(), patient=PatientIdentifier("REAL-77", "urn:hospital"), birth_date="1950-01-02", description="secret"
+    )
+    for ds in write_series(generated_phantom(), series_identity(), source=source):
+        data = to_part10(ds)
+        assert not any(word in data for word in (b"REAL-77", b"urn:hospital", b"19500102", b"secret"))
+        assert ds.IssuerOfPatientIDQualifiersSequence[0].UniversalEntityID == series_identity().patient.system
+    described = describe_series(written(), [], issuer_systems={"VERAICON": "urn:ours"})
+    assert described.patient == PatientIdentifier(series_identity().patient.value, "urn:ours")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(np.nan, NonFiniteOutput), (np.inf, NonFiniteOutput), (1.5, GenerationError), (-0.2, GenerationError)]
+)
+def test_refuses_values_that_the_stored_range_cannot_hold(value: float, kind: type[Exception]) -> None:
+    generated = generated_phantom()
+    generated.volume.array[0, 0, 0] = value
+    with pytest.raises(kind):
+        written(generated)
+
+
+def test_refuses_another_modality_and_a_sheared_grid() -> None:
+    generated = generated_phantom()
+    with pytest.raises(UnsupportedSeries, match="modality CT"):
+        written(replace(generated, volume=replace(generated.volume, modality="CT")))
+    sheared = generated.volume.affine_lps.copy()
+    sheared[:3, 0] += 0.1 * sheared[:3, 1]
+    with pytest.raises(UnsupportedSeries, match="sheared"):
+        written(replace(generated, volume=replace(generated.volume, affine_lps=sheared)))
