@@ -95,6 +95,7 @@ def save_weights(folder: Path, *, grid: Shape, autoencoder: Autoencoder, denoise
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{WEIGHTS_NAME}.partial"
     save_file(tensors, partial, metadata={"sizes": json.dumps(sizes, sort_keys=True)})
+    partial.chmod(0o644)  # safetensors writes for the owner alone; a wheel would carry that to every installation
     partial.replace(folder / WEIGHTS_NAME)
     return file_digest(folder / WEIGHTS_NAME)
 

@@ -48,7 +48,7 @@ def test_a_month_counts_on_its_last_day():
         "2020-03-01T10:00",
         "2020-03-01T10:00:00",
         "01/03/2020",
-        "２０２０",
+        "\N{FULLWIDTH DIGIT TWO}020",
         "0000",
         "",
         2020,
