@@ -28,6 +28,8 @@ class GenerationRequest:
         Number of denoising steps.
     asked : tuple of ClinicalFact
         Values that the requester asks for; they stand above the EHR's.
+    draw : int
+        1, and one more for each request that follows a rejected volume with another seed.
     """
 
     request_id: str
@@ -40,6 +42,7 @@ class GenerationRequest:
     requested_at: datetime
     requested_by: str
     asked: tuple[ClinicalFact, ...] = ()
+    draw: int = 1
 
 
 @dataclass(frozen=True, slots=True)

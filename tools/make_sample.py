@@ -55,7 +55,7 @@ def _draw() -> GeneratedVolume:
     nobody = ClinicalContext("", None, None, _IMAGED_AT, (), "")
     like = Volume(np.zeros(_SHAPE, np.float32), np.eye(4)[[2, 1, 0, 3]], "", "MR")
     tokens = encoder.encode(nobody, asked, None, bundle.card)
-    return generator_of(bundle).generate(tokens, like=like, seed=_SEED, guidance=2.0, sampler_steps=16)
+    return generator_of(bundle).generate(tokens, like=like, seed=_SEED, guidance=1.0, sampler_steps=8)
 
 
 def _no_source() -> ImagingSeries:

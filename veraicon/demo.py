@@ -36,7 +36,7 @@ from veraicon.files import dicom_files
 from veraicon.pipeline import JobState
 from veraicon.preview import draw
 from veraicon.publishing import SIDECAR_NAME
-from veraicon.settings import load_settings
+from veraicon.settings import GenerationSettings, load_settings
 from veraicon.verifying import verify
 from veraicon.wiring import open_site
 
@@ -172,17 +172,22 @@ def _push(server: Server, instances: list[Dataset]) -> None:
 def _await_end(server: Server, progress: Progress, task: Any) -> dict[str, Any]:
     end = time.monotonic() + _DEADLINE_S
     while time.monotonic() < end:
-        jobs: list[dict[str, Any]] = server.get("/jobs")
+        jobs = sorted(server.get("/jobs"), key=lambda job: -int(job["draw"]))
         if jobs:
-            progress.update(task, description=f"the server works: {jobs[0]['state']}")
-            if JobState(jobs[0]["state"]).ended:
-                return jobs[0]
+            progress.update(task, description=f"the server works: draw {jobs[0]['draw']}, {jobs[0]['state']}")
+            if JobState(jobs[0]["state"]).ended and not _draws_again(jobs[0]):
+                return dict(jobs[0])
         time.sleep(0.1)
     raise AttemptsExhausted(
         found="no finished job in time",
         allowed=f"an end within {_DEADLINE_S:g} s",
         action=f"read {server.folder / 'server.log'}",
     )
+
+
+def _draws_again(job: dict[str, Any]) -> bool:
+    """True where the server asks again by itself after a rejected volume."""
+    return job["state"] == JobState.REJECTED.value and job["draw"] <= GenerationSettings().redraws
 
 
 def _collect(server: Server, job: dict[str, Any]) -> None:
@@ -201,6 +206,7 @@ def _tell(folder: Path, job: dict[str, Any], instances: list[Dataset]) -> None:
     with open_site(settings) as site:
         if job["error"]:
             _raise_ended(job)
+        rejected = site.jobs.recent(states=[JobState.REJECTED])
         kept = site.jobs.artifacts(job["job"]).folder
         paired = json_codec(PairedContext).read(kept / "paired.json")
         generated = GENERATED_VOLUME.read(kept / "generated.npz")
@@ -208,6 +214,9 @@ def _tell(folder: Path, job: dict[str, Any], instances: list[Dataset]) -> None:
         steps = site.jobs.timings(job["job"])
         shutil.copytree(kept / "series", folder / "series")
         shutil.copy(kept / SIDECAR_NAME, folder)
+    for row in rejected:
+        out.print("[bold]rejected[/]  an earlier draw: ", end="")
+        out.print(str((row.error or {}).get("found")), markup=False)
     facts = f"{len(paired.context.facts)} facts as of the imaging time"
     out.print(f"[bold]paired[/]    by {'; '.join(evidence.statement for evidence in paired.evidence)}; {facts}")
     told = generated.conditioning

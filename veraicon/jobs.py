@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def describe(row: JobRow) -> dict[str, object]:
         "job": row.request_id,
         "state": row.state,
         "model": request.model,
+        "draw": request.draw,
         "series_uid": row.series_uid,
         "requested_by": request.requested_by,
         "requested_at": request.requested_at.isoformat(),
@@ -123,6 +125,17 @@ class Jobs:
             )
             session.commit()
         return True
+
+    def redraw(self, rejected: GenerationRequest, *, limit: int) -> str | None:
+        """Ask again with another seed after a rejection, `limit` times at most; return the new job's id.
+
+        The id derives from the rejected one, so a repeat asks for nothing new.
+        """
+        if rejected.draw > limit:
+            return None
+        identity = derive_uuid(rejected.request_id, "redraw")
+        self.submit(replace(rejected, request_id=str(identity), seed=identity.int % 2**31, draw=rejected.draw + 1))
+        return str(identity)
 
     def get(self, request_id: str) -> JobRow:
         """Return a job's row.

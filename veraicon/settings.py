@@ -99,7 +99,10 @@ class GenerationSettings(_Section):
     model: str = Field("hippocampus-t1", description="name of a packaged model, or a folder with weights and card")
     on_receive: bool = Field(True, description="make one request for each series that settles")
     samples: int = Field(1, ge=1, le=1000, description="requests for each series, each with a seed of its own")
-    guidance: float = Field(2.0, ge=1, le=10, description="weight of guidance: higher obeys more and varies less")
+    guidance: float = Field(1.0, ge=1, le=10, description="weight of guidance; 1 is what the packaged card advises")
+    redraws: int = Field(
+        3, ge=0, le=20, description="new requests with another seed after a rejected volume; each rejection stays listed"
+    )
     sampler_steps: int = Field(8, ge=1, le=200, description="denoising steps")
     device: str = Field("cpu", description="cpu or cuda")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the generator; part of what decides the last bits")

@@ -37,7 +37,7 @@ def run(settings: Settings, *, parent: int | None = None) -> None:
     with open_site(settings) as site:
         steps = worker_steps(site)
         _warm_up(steps)
-        register(steps, site.jobs, worker_codecs(), settings.worker)
+        register(steps, site.jobs, worker_codecs(), settings.worker, redraws=settings.generation.redraws)
         heartbeat = Heartbeat(site.engine, site.jobs)
         _launch(site.engine, heartbeat.worker_id, settings)
         heartbeat.start()

@@ -92,7 +92,9 @@ def _facts_for_row(result: object) -> dict[str, str]:
     return {}
 
 
-def register(steps: Steps, jobs: Jobs, codecs: Mapping[JobState, Codec[Any]], settings: WorkerSettings) -> None:
+def register(
+    steps: Steps, jobs: Jobs, codecs: Mapping[JobState, Codec[Any]], settings: WorkerSettings, *, redraws: int
+) -> None:
     """Register the workflow under its name; call once before `DBOS.launch`."""
 
     @DBOS.workflow(name=WORKFLOW)
@@ -103,6 +105,8 @@ def register(steps: Steps, jobs: Jobs, codecs: Mapping[JobState, Codec[Any]], se
         except QualityRejection as rejection:
             jobs.tried(request_id, JobState.CHECKED, rejection)
             jobs.ended(request_id, JobState.REJECTED)
+            again = jobs.redraw(request, limit=redraws)
+            _log.info("volume rejected", action="check", request_id=request_id, redraw=again)
             return JobState.REJECTED.value
         except Exception:  # also the errors that the engine replays from its record; cancellation is no Exception
             jobs.ended(request_id, JobState.FAILED)
