@@ -187,7 +187,7 @@ def _await_end(server: Server, progress: Progress, task: Any) -> dict[str, Any]:
 
 def _draws_again(job: dict[str, Any]) -> bool:
     """True where the server asks again by itself after a rejected volume."""
-    return job["state"] == JobState.REJECTED.value and job["draw"] <= GenerationSettings().redraws
+    return JobState(job["state"]) is JobState.REJECTED and int(job["draw"]) <= GenerationSettings().redraws
 
 
 def _collect(server: Server, job: dict[str, Any]) -> None:
