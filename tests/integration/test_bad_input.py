@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 from pydicom import dcmread
+from pydicom.uid import UID
 
+from domain.identifiers import derive_uid
 from generators.cards import bundle_folder
 from tests.builders_main_job import small_bundle
 from tests.peers.veraicon_site import VeraiconSite, veraicon_site
@@ -53,10 +55,10 @@ def _pushed(site: VeraiconSite, folder: Path) -> dict[str, Any]:
 def _copy(series: Path, folder: Path, change: Callable[[Any], None]) -> Path:
     """Return a changed copy of a series under another Series Instance UID."""
     folder.mkdir()
-    for path in sorted(series.glob("*.dcm")):
+    for number, path in enumerate(sorted(series.glob("*.dcm"))):
         ds = dcmread(path)
-        ds.SeriesInstanceUID += f".{len(folder.name)}"
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID[:-4] + f"{len(folder.name):04d}"
+        ds.SeriesInstanceUID = derive_uid(folder.name, "series")
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(derive_uid(folder.name, str(number)))
         change(ds)
         ds.save_as(folder / path.name)
     return folder
@@ -83,10 +85,10 @@ def test_two_patients_with_one_identifier_are_never_guessed_between(
     def rename(ds: Any) -> None:
         ds.PatientID = "TWICE"
 
-    for system in ("http://a.example", "http://b.example"):
+    for number, system in enumerate(("http://a.example", "http://b.example")):
         bundle = small_bundle("TWICE", {})
         bundle["entry"][0]["resource"]["identifier"][0]["system"] = system
-        bundle["entry"][0]["fullUrl"] = f"urn:uuid:6ba7b810-9dad-41d1-80b4-00c04fd4{len(system):04d}"
+        bundle["entry"][0]["fullUrl"] = f"urn:uuid:6ba7b810-9dad-41d1-80b4-00c04fd4{number:04d}"
         httpx.post(f"{site.url}/fhir", json=bundle, timeout=30).raise_for_status()
     job = _pushed(site, _copy(data_folder("dicom/mr_hippocrop_PGBM-002"), tmp_path / "twice", rename))
     assert (job["state"], job["error"]["name"]) == ("failed", "PatientMismatch")
