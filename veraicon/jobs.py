@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer
+from dbos.error import DBOSException
 from pydantic import TypeAdapter
 from sqlmodel import Session, col, select
 
@@ -29,6 +31,8 @@ WORKFLOW_VERSION = "1"
 
 # receive, pair, encode, generate: until these are done there is nothing that a retry should keep.
 _STEPS_BEFORE_VOLUME = 4
+
+_ENDING_TRIES, _ENDING_PAUSE_S = 50, 0.1
 
 _REQUEST = TypeAdapter(GenerationRequest)
 
@@ -221,9 +225,22 @@ class Jobs:
         if first <= _STEPS_BEFORE_VOLUME:
             first = 1
             shutil.rmtree(self._folder / request_id, ignore_errors=True)
-        self._client.rewind_workflow(request_id, start_step=first, queue_name=QUEUE)
+        self._rewind(request_id, first)
         self._change(request_id, {"state": JobState.REQUESTED.value, "error": None}, only_from=state)
         return self.get(request_id)
+
+    def _rewind(self, request_id: str, first: int) -> None:
+        """Queue the workflow again; the engine ends it a moment after the job's own row says so."""
+        for _ in range(_ENDING_TRIES):
+            try:
+                self._client.rewind_workflow(request_id, start_step=first, queue_name=QUEUE)
+            except DBOSException:  # still under way
+                time.sleep(_ENDING_PAUSE_S)
+            else:
+                return
+        raise RequestInvalid(
+            found="a job whose last step has not come back yet", allowed="a job that has ended", action="try again in a moment"
+        )
 
     def cancel(self, request_id: str) -> JobRow:
         """Stop a job before its next step, and its denoising loop between two steps."""
