@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer
-from dbos.error import DBOSException
+from dbos import error as dbos_error
 from pydantic import TypeAdapter
 from sqlmodel import Session, col, select
 
@@ -234,7 +234,7 @@ class Jobs:
         for _ in range(_ENDING_TRIES):
             try:
                 self._client.rewind_workflow(request_id, start_step=first, queue_name=QUEUE)
-            except DBOSException:  # still under way
+            except dbos_error.DBOSException:  # still under way
                 time.sleep(_ENDING_PAUSE_S)
             else:
                 return
