@@ -246,19 +246,13 @@ def _known_key(kid: str, keys: Mapping[str, Any]) -> ECKey:
 def _canonical_object(content: bytes) -> dict[str, Any]:
     """The JSON object, if its bytes are its canonical form: so no name is doubled and every reader sees the same."""
     try:
-        parsed = json.loads(content, parse_int=_json_integer)
+        parsed = json.loads(content)
         canonical = canonical_json(parsed)
     except (ValueError, RecursionError) as error:
         raise _not_true("a signed payload that is no JSON") from error
     if not isinstance(parsed, dict) or canonical != content:
         raise _not_true("a signed payload that is not in canonical form (RFC 8785)")
     return parsed
-
-
-def _json_integer(digits: str) -> int | float:
-    """The number as RFC 8785 means it: beyond 2**53 digits without a point are a double too."""
-    exact = len(digits) <= 16 and abs(int(digits)) < 2**53
-    return int(digits) if exact else float(digits)
 
 
 def _create_once(path: Path, text: str) -> None:

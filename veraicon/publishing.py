@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 
-from dicom_node.files import to_part10
+from dicom_node.files import to_part10, write_durably
 from dicom_node.writing import SeriesIdentity, write_series
 from domain.attestation import Attestation, ProvenanceStatement
 from domain.errors import AttestationError, PeerError
@@ -81,7 +81,7 @@ class Publisher:
         Raises
         ------
         AttestationError
-            If the FHIR server does not take it: the series is out by then, so this is tried again until it holds.
+            If the FHIR server does not take it: the series is out by then, so the step is tried again, and the job shows it.
         """
         folder = self.folder_of(request.request_id)
         prepared = folder.once("prepared-attestation", PREPARED, lambda: self._sign(request, publication))
@@ -121,7 +121,7 @@ class Publisher:
         try:
             for number, ds in enumerate(instances, start=1):
                 embed(ds, signed, reference)
-                (filling / f"{number:05d}.dcm").write_bytes(to_part10(ds))
+                write_durably(filling, f"{number:05d}.dcm", to_part10(ds))
             self.folder_of(request.request_id).once("statement", STATEMENT, lambda: statement)
             filling.replace(outbox)
         finally:

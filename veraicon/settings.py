@@ -11,8 +11,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -91,6 +92,13 @@ class PairingSettings(_Section):
         default_factory=dict, description='issuer of (0010,0021) to FHIR system, {"HOSP" = "http://hospital.example/mrn"}'
     )
     timezone: str = Field("UTC", description="IANA zone of DICOM times without an offset")
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_exists(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError("no IANA time zone, such as Europe/Berlin")
+        return name
 
 
 class GenerationSettings(_Section):

@@ -35,6 +35,7 @@ def test_example_file_with_every_line_in_force_means_the_defaults(tmp_path: Path
         ("[node]\nport = 70000\n", "node.port", ""),
         ('[node]\nae_title = "A TITLE THAT IS TOO LONG"\n', "node.ae_title", ""),
         ('[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\n', "destinations.0.port", ""),
+        ('[pairing]\ntimezone = "Europe/Nowhere"\n', "pairing.timezone", ""),
         ("not toml", "veraicon.toml", "config example"),
         ('[http]\nhost = "0.0.0.0"\n', "http.token", ""),
     ],
