@@ -13,7 +13,7 @@ from domain.errors import RequestInvalid
 from domain.generation import GenerationRequest
 from domain.identifiers import require_uid
 from multimodal.concepts import MEASUREMENT_SYSTEM
-from veraicon.settings import GenerationSettings
+from veraicon.sections import GenerationSettings
 
 
 def asked_fact(kind: str, value: float, unit: str = "mm3") -> ClinicalFact:

@@ -26,7 +26,8 @@ from veraicon.files import dicom_files, read_json
 from veraicon.pipeline import JobState, tell
 from veraicon.preview import draw
 from veraicon.publishing import PREPARED, SIDECAR_NAME
-from veraicon.settings import FhirSettings, Settings
+from veraicon.sections import FhirSettings
+from veraicon.settings import Settings
 from veraicon.wiring import Site, open_site, worker_steps
 
 Result = TypeVar("Result")

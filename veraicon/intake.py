@@ -10,7 +10,7 @@ import structlog
 from dicom_node.archive import Archive, SettledSeries
 from domain.identifiers import SeriesUid
 from veraicon.jobs import Jobs, requests_for
-from veraicon.settings import GenerationSettings
+from veraicon.sections import GenerationSettings
 
 _log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ from domain.generation import GenerationRequest
 from domain.identifiers import SeriesUid, derive_uuid
 from veraicon.artifacts import ArtifactFolder
 from veraicon.pipeline import JobState
-from veraicon.settings import GenerationSettings
+from veraicon.sections import GenerationSettings
 from veraicon.tables import JobRow
 
 WORKFLOW = "generation"

@@ -31,7 +31,8 @@ from veraicon.jobs import Jobs
 from veraicon.model import SiteModel
 from veraicon.pipeline import JobState
 from veraicon.publishing import ATTESTATION, Publisher
-from veraicon.settings import DestinationSettings, Settings
+from veraicon.sections import DestinationSettings
+from veraicon.settings import Settings
 from veraicon.steps import SiteSteps
 
 

@@ -17,7 +17,7 @@ from veraicon import faults
 from veraicon.artifacts import Codec
 from veraicon.jobs import WORKFLOW, Jobs, request_of
 from veraicon.pipeline import JobState, Steps, tell
-from veraicon.settings import WorkerSettings
+from veraicon.sections import WorkerSettings
 
 Result = TypeVar("Result")
 _log = structlog.get_logger()
