@@ -36,7 +36,8 @@ from veraicon.files import dicom_files
 from veraicon.pipeline import JobState
 from veraicon.preview import draw
 from veraicon.publishing import SIDECAR_NAME
-from veraicon.settings import GenerationSettings, load_settings
+from veraicon.sections import GenerationSettings
+from veraicon.settings import load_settings
 from veraicon.verifying import verify
 from veraicon.wiring import open_site
 
