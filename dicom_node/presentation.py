@@ -25,17 +25,6 @@ GET_CLASSES = (StudyRootQueryRetrieveInformationModelGet,)
 _MAX_CONTEXTS = 128
 
 
-def accepted_contexts() -> list[PresentationContext]:
-    """Return what an association acceptor of ours supports, beside storage.
-
-    Storage classes are not listed: the unrestricted storage service (see `dicom_node.pynetdicom_mends.configure`) accepts each
-    of them, private and future ones too, in the first transfer syntax that the requestor proposes, and in the role that a
-    C-GET requestor asks for. Bytes are kept as they come; whether a codec is installed is a question of reading. A list of all
-    storage classes would cost each association some 80 ms.
-    """
-    return [build_context(uid, list(UNCOMPRESSED)) for uid in (Verification, *FIND_CLASSES, *GET_CLASSES)]
-
-
 def verification_contexts() -> list[PresentationContext]:
     """Return what a C-ECHO requestor proposes."""
     return [build_context(Verification, list(UNCOMPRESSED))]
@@ -44,6 +33,11 @@ def verification_contexts() -> list[PresentationContext]:
 def find_contexts(sop_class_uid: str) -> list[PresentationContext]:
     """Return what a C-FIND requestor proposes."""
     return [build_context(sop_class_uid, list(UNCOMPRESSED))]
+
+
+def get_contexts() -> list[PresentationContext]:
+    """Return what the node accepts, and a C-GET requestor proposes, beside storage."""
+    return [build_context(uid, list(UNCOMPRESSED)) for uid in GET_CLASSES]
 
 
 def storage_contexts(datasets: Iterable[Dataset]) -> list[PresentationContext]:

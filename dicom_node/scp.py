@@ -1,35 +1,30 @@
-"""The node that others call: Verification, Storage, Query/Retrieve FIND and GET, each handler with its contract.
+"""The node that others call: it listens, lets in whom the policy allows, and hands each message to its service.
 
 References
 ----------
-DICOM PS3.4 Annexes A (Verification), B (Storage), C (Query/Retrieve); PS3.7; PS3.8.
+DICOM PS3.8 (Upper Layer): association establishment, rejection, release and abort.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import structlog
-from pydicom.dataset import Dataset
-from pydicom.uid import UID
 from pynetdicom import AE, evt
-from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node import pynetdicom_mends
 from dicom_node.archive import Archive
 from dicom_node.associations import AuditTrail, SourcePolicy, decide
-from dicom_node.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, wrap_encoded
-from dicom_node.headers import PARSE_ERRORS
-from dicom_node.index import Landing
-from dicom_node.presentation import FIND_CLASSES, accepted_contexts, is_accepted
-from dicom_node.query import Query, Root, answer, parse_find, parse_get, select
-from dicom_node.statuses import Status, status_of
-from domain.errors import ConfigurationError, RequestInvalid, UnreadableInstance, VeraiconError
-from domain.identifiers import require_uid
-from domain.series import InstanceReference
+from dicom_node.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.services.find import FindService
+from dicom_node.services.retrieve import RetrieveService
+from dicom_node.services.service import Service
+from dicom_node.services.storage import StorageService
+from dicom_node.services.verification import VerificationService
+from domain.errors import ConfigurationError
 
 _log = structlog.get_logger(__name__)
 
@@ -37,8 +32,6 @@ _ANYONE: Mapping[str, SourcePolicy] = MappingProxyType({})
 
 # The bottom of what a PDU may be, so that nobody configures a node into a crawl; the top is where buffers stay small.
 _PDU_RANGE = (4096, 2**22)
-
-_Response = tuple[int | Dataset, Dataset | None]
 
 
 class StorageNode:
@@ -52,6 +45,10 @@ class StorageNode:
         Ours; an association that calls another title is rejected.
     host, port : str, int
         Where to listen; port 0 takes a free one, see `port`.
+    services : sequence of Service
+        Beside Verification, Storage, Query and Retrieve, which every node offers.
+    audit : AuditTrail or None
+        Where services count what an association did; None makes one.
     allowed_sources : mapping of str to SourcePolicy
         Calling AE titles that may associate; empty for anyone, which the log says at start.
     maximum_pdu : int
@@ -76,6 +73,8 @@ class StorageNode:
         ae_title: str,
         host: str,
         port: int,
+        services: Sequence[Service] = (),
+        audit: AuditTrail | None = None,
         allowed_sources: Mapping[str, SourcePolicy] = _ANYONE,
         maximum_pdu: int = 131072,
         maximum_associations: int = 32,
@@ -85,12 +84,18 @@ class StorageNode:
         pdu_timeout_s: float = 30.0,
     ) -> None:
         _require_settings(ae_title, maximum_pdu)
-        self._archive = archive
         self._ae_title = ae_title
         self._address = (host, port)
         self._allowed_sources = dict(allowed_sources)
         self._pdu_timeout_s = pdu_timeout_s
-        self._audit = AuditTrail()
+        self._audit = audit or AuditTrail()
+        self._services: tuple[Service, ...] = (
+            VerificationService(self._audit),
+            StorageService(archive, self._audit),
+            FindService(archive, self._audit, ae_title=ae_title),
+            RetrieveService(archive, self._audit),
+            *services,
+        )
         self._server: Any = None
         self._ae = AE(ae_title)
         self._ae.maximum_pdu_size = maximum_pdu
@@ -126,16 +131,13 @@ class StorageNode:
             (evt.EVT_RELEASED, self._note_outcome, ["released"]),
             (evt.EVT_ABORTED, self._note_outcome, ["aborted"]),
             (evt.EVT_CONN_CLOSE, self._closed),
-            (evt.EVT_C_ECHO, self._echo),
-            (evt.EVT_C_STORE, self._store),
-            (evt.EVT_C_FIND, self._find),
-            (evt.EVT_C_GET, self._get),
+            *(handler for service in self._services for handler in service.handlers()),
         ]
         try:
             self._server = self._ae.make_server(
                 self._address,
                 ae_title=self._ae_title,
-                contexts=accepted_contexts(),
+                contexts=[context for service in self._services for context in service.contexts()],
                 evt_handlers=handlers,
                 server_class=pynetdicom_mends.BoundedServer,
             )
@@ -191,127 +193,6 @@ class StorageNode:
 
     def _closed(self, event: evt.Event) -> None:
         self._audit.close(event.assoc)
-
-    def _echo(self, event: evt.Event) -> int:
-        """C-ECHO (PS3.4 A.4): Success (0x0000)."""
-        self._audit.record(event.assoc).count("echoes")
-        return Status.SUCCESS
-
-    def _store(self, event: evt.Event) -> int | Dataset:
-        """C-STORE (PS3.4 B.2.3), answered after bytes and index row are durable.
-
-        - 0x0000 Success: stored, or held already, or kept aside because other bytes hold its UID (the log says so).
-        - 0xA700 Refused, out of resources: too little room, or the index cannot be written; send again later.
-        - 0xC000 Error, cannot understand: no DICOM or no valid UIDs; the bytes are kept among the refused.
-        """
-        record = self._audit.record(event.assoc)
-        try:
-            landed = self._archive.land(self._received_file(event), source=record.calling)
-        except VeraiconError as error:
-            record.count("refused")
-            _log.warning(
-                "an instance was not stored", association_id=record.association_id, code=error.code, source=record.calling
-            )
-            return status_of(error)
-        except (SQLAlchemyError, OSError) as error:
-            record.count("refused")
-            _log.error("archive or index cannot be written", association_id=record.association_id, kind=type(error).__name__)
-            return Status.OUT_OF_RESOURCES
-        record.count(landed.landing.name.lower() if landed.landing is not Landing.STORED else "stored")
-        return Status.SUCCESS
-
-    def _received_file(self, event: evt.Event) -> bytes:
-        request = event.request
-        encoded = event.encoded_dataset(include_meta=False)
-        try:
-            return wrap_encoded(
-                encoded,
-                sop_class_uid=require_uid(request.AffectedSOPClassUID, attribute="AffectedSOPClassUID"),
-                sop_instance_uid=require_uid(request.AffectedSOPInstanceUID, attribute="AffectedSOPInstanceUID"),
-                transfer_syntax_uid=event.context.transfer_syntax,
-            )
-        except UnreadableInstance as error:
-            self._archive.refuse(encoded, error, source=self._audit.record(event.assoc).calling)
-            raise
-
-    def _find(self, event: evt.Event) -> Iterator[_Response]:
-        """C-FIND, Patient Root and Study Root (PS3.4 C.4.1).
-
-        - 0xFF00 Pending, with each match; then Success (by pynetdicom).
-        - 0xFE00 Cancel.
-        - 0xA700 Refused, out of resources: the index cannot be read.
-        - 0xA900 Identifier does not match SOP class: no level of the model.
-        - 0xC000 Unable to process: the identifier does not parse.
-        """
-        root = Root.PATIENT if event.request.AffectedSOPClassUID == FIND_CLASSES[0] else Root.STUDY
-        self._audit.record(event.assoc).count("finds")
-        try:
-            query = parse_find(event.identifier, root)
-            found = self._archive.find(query.level, query.narrowing)
-        except (*PARSE_ERRORS, VeraiconError, SQLAlchemyError) as error:
-            yield _refused_query(error), None
-            return
-        for entity in select(query, found):
-            if event.is_cancelled:
-                yield Status.CANCEL, None
-                return
-            yield Status.PENDING, answer(query, entity, retrieve_ae_title=self._ae_title)
-
-    def _get(self, event: evt.Event) -> Iterator[int | _Response]:
-        """C-GET, Study Root (PS3.4 C.4.3): the number of sub-operations, then each instance.
-
-        - 0xFF00 Pending with an instance; then Success, or 0xB000 where sub-operations failed (by pynetdicom).
-        - 0xFE00 Cancel.
-        - 0xA701 Refused, out of resources: the index cannot be read.
-        - 0xA900 Identifier does not match SOP class: no level, or its unique key is missing.
-        - 0xC000 Unable to process: the identifier does not parse.
-        """
-        record = self._audit.record(event.assoc)
-        record.count("gets")
-        try:
-            references = self._archive.references(_retrieval(parse_get(event.identifier, Root.STUDY)))
-        except (*PARSE_ERRORS, VeraiconError, SQLAlchemyError) as error:
-            yield 1  # pynetdicom answers Success to none, and takes a failure only as the result of a sub-operation
-            yield _refused_query(error), None
-            return
-        yield len(references)
-        for reference in references:
-            if event.is_cancelled:
-                yield Status.CANCEL, None
-                return
-            yield Status.PENDING, self._readable(reference, event.assoc)
-
-    def _readable(self, reference: InstanceReference, assoc: Any) -> Dataset:
-        """Return an instance in a transfer syntax that the peer accepted; one that cannot be read fails alone, by its UID."""
-        try:
-            ds = self._archive.read(reference)
-            syntax = UID(ds.file_meta.TransferSyntaxUID)
-            if (
-                syntax.is_transfer_syntax
-                and syntax.is_encapsulated
-                and not is_accepted(assoc.accepted_contexts, ds.SOPClassUID, syntax)
-            ):
-                ds.decompress(generate_instance_uid=False)
-        except (*PARSE_ERRORS, RuntimeError, VeraiconError) as error:
-            _log.error("a held instance cannot be sent", digest=reference.digest, kind=type(error).__name__)
-            ds = Dataset()
-            ds.SOPInstanceUID = reference.sop_instance_uid
-        return ds
-
-
-def _retrieval(query: Query) -> dict[str, list[str]]:
-    return {keyword: value.split("\\") for keyword, value in query.matching.items()}
-
-
-def _refused_query(error: BaseException) -> int | Dataset:
-    if isinstance(error, RequestInvalid):
-        answered = status_of(error)
-        answered.Status = int(Status.IDENTIFIER_DOES_NOT_MATCH)
-        return answered
-    if isinstance(error, VeraiconError):
-        return status_of(error)
-    _log.error("a query was not answered", kind=type(error).__name__)
-    return Status.UNABLE_TO_CALCULATE_MATCHES if isinstance(error, SQLAlchemyError) else Status.CANNOT_UNDERSTAND
 
 
 def _require_settings(ae_title: str, maximum_pdu: int) -> None:
