@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from dicom_node.files import to_part10
-from dicom_node.scu import store
+from dicom_node.sending import store
 from dicom_node.writing import write_series
 from provenance.as_dicom import embed
 from provenance.report import Truth, VerificationReport

@@ -1,14 +1,13 @@
-"""The node that calls others: echo, find, store. One association a call; what goes wrong is said in words.
+"""The node that calls others: associations, echo, find. One association a call; what goes wrong is said in words.
 
 References
 ----------
-DICOM PS3.4 A.4 (Verification), B.2 (Storage), C.4.1 (C-FIND); PS3.8 9.3.4 (rejection).
+DICOM PS3.4 A.4 (Verification), C.4.1 (C-FIND); PS3.8 9.3.4 (rejection).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +19,13 @@ from pynetdicom.presentation import PresentationContext
 
 from dicom_node import pynetdicom_mends
 from dicom_node.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.presentation import FIND_CLASSES, find_contexts, storage_contexts, verification_contexts
-from dicom_node.statuses import STORE_WARNINGS, Status, in_words
-from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable, PublicationError
+from dicom_node.presentation import FIND_CLASSES, find_contexts, verification_contexts
+from dicom_node.statuses import Status, in_words
+from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable
 
 _log = structlog.get_logger(__name__)
 
 _MAXIMUM_PDU = 131072
-
-# PS3.7 9.1.1.1: Message ID is an unsigned 16-bit number.
-_MESSAGE_IDS = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +58,8 @@ def echo(peer: Peer) -> None:
     PeerRefused
         If it rejects the association or answers with another status than Success.
     """
-    with _association(peer, verification_contexts()) as assoc:
-        _require_status(peer, assoc.send_c_echo(), "C-ECHO")
+    with association(peer, verification_contexts()) as assoc:
+        require_status(peer, assoc.send_c_echo(), "C-ECHO")
 
 
 def find(peer: Peer, identifier: Dataset, *, sop_class_uid: str = FIND_CLASSES[1]) -> list[Dataset]:
@@ -77,10 +73,10 @@ def find(peer: Peer, identifier: Dataset, *, sop_class_uid: str = FIND_CLASSES[1
         If a match came without an identifier that can be read.
     """
     matches: list[Dataset] = []
-    with _association(peer, find_contexts(sop_class_uid)) as assoc:
+    with association(peer, find_contexts(sop_class_uid)) as assoc:
         for status, match in assoc.send_c_find(identifier, sop_class_uid):
             if status.get("Status") not in (0xFF00, 0xFF01):
-                _require_status(peer, status, "C-FIND")
+                require_status(peer, status, "C-FIND")
             elif match is None:
                 raise PeerAnswerInvalid(
                     found=f"a match without identifier from {peer.name}",
@@ -92,70 +88,16 @@ def find(peer: Peer, identifier: Dataset, *, sop_class_uid: str = FIND_CLASSES[1
     return matches
 
 
-def store(peer: Peer, datasets: Sequence[Dataset]) -> int:
-    """Send instances in their order; return how many the peer accepted, which is all of them.
-
-    UIDs are not changed, so a repeat after a failure is harmless: the peer knows what it has.
-
-    Parameters
-    ----------
-    datasets : sequence of Dataset
-        With file meta information; sent in their transfer syntax, uncompressed ones in Implicit VR too where the peer wants it.
+def require_status(peer: Peer, answered: Dataset, service: str) -> None:
+    """Go on only after Success.
 
     Raises
     ------
     PeerUnreachable
-        If there is no connection, or no answer to the association request in time.
+        If no answer came in time.
     PeerRefused
-        If it rejects the association or the presentation context of an instance.
-    PublicationError
-        If an instance was not accepted, or the association ended before the last one.
+        If another status came.
     """
-    statuses: Counter[int] = Counter()
-    with _association(peer, storage_contexts(datasets)) as assoc:
-        for number, ds in enumerate(datasets):
-            status = _send(peer, assoc, ds, number % _MESSAGE_IDS + 1)
-            if status is None:
-                raise _incomplete(peer, statuses, len(datasets), "then the association ended")
-            statuses[status] += 1
-    if sum(statuses[status] for status in _ACCEPTED) < len(datasets):
-        raise _incomplete(peer, statuses, len(datasets), "the others failed")
-    if statuses[Status.SUCCESS] < len(datasets):
-        _log.warning("a peer stored with warnings", peer=peer.name, statuses=[in_words(status) for status in statuses])
-    return len(datasets)
-
-
-_ACCEPTED = frozenset({int(Status.SUCCESS), *STORE_WARNINGS})
-
-
-def _send(peer: Peer, assoc: Any, ds: Dataset, message_id: int) -> int | None:
-    try:
-        answered = assoc.send_c_store(ds, msg_id=message_id)
-    except ValueError as error:
-        # pynetdicom's word for "no accepted context"; the peer takes other classes or syntaxes, but not this one.
-        raise PeerRefused(
-            found=f"{peer.name} accepted no presentation context for {ds.SOPClassUID} in {ds.file_meta.TransferSyntaxUID}",
-            allowed="the SOP class and transfer syntax of each instance",
-            action="enable the storage class on the peer, or send to another destination",
-        ) from error
-    except RuntimeError:
-        # The association ended between two instances.
-        return None
-    status = answered.get("Status")
-    return None if status is None else int(status)
-
-
-def _incomplete(peer: Peer, statuses: Counter[int], total: int, ending: str) -> PublicationError:
-    accepted = sum(statuses[status] for status in _ACCEPTED)
-    failures = "; ".join(f"{count} with {in_words(status)}" for status, count in statuses.items() if status not in _ACCEPTED)
-    return PublicationError(
-        found=f"{accepted} of {total} instances accepted by {peer.name}, {ending}" + (f": {failures}" if failures else ""),
-        allowed=f"all {total} with Success",
-        action="nothing has to be undone: the same instances are sent again by the next attempt",
-    )
-
-
-def _require_status(peer: Peer, answered: Dataset, service: str) -> None:
     status = answered.get("Status")
     if status is None:
         raise PeerUnreachable(
@@ -172,8 +114,16 @@ def _require_status(peer: Peer, answered: Dataset, service: str) -> None:
 
 
 @contextmanager
-def _association(peer: Peer, contexts: list[PresentationContext]) -> Iterator[Any]:
-    """Open an association and release it at the end, also after an error."""
+def association(peer: Peer, contexts: list[PresentationContext]) -> Iterator[Any]:
+    """Open an association and release it at the end, also after an error.
+
+    Raises
+    ------
+    PeerUnreachable
+        If there is no connection, or no answer to the association request in time.
+    PeerRefused
+        If the peer rejects the association, or accepts no presentation context.
+    """
     pynetdicom_mends.configure()
     ae = AE(peer.calling_ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = peer.timeout_s
@@ -196,7 +146,7 @@ def _association(peer: Peer, contexts: list[PresentationContext]) -> Iterator[An
     )
     pynetdicom_mends.keep_responses(assoc)
     if not assoc.is_established:
-        raise _no_association(peer, assoc, connected=bool(opened))
+        raise _noassociation(peer, assoc, connected=bool(opened))
     try:
         yield assoc
     finally:
@@ -204,7 +154,7 @@ def _association(peer: Peer, contexts: list[PresentationContext]) -> Iterator[An
             assoc.release()
 
 
-def _no_association(peer: Peer, assoc: Any, *, connected: bool) -> PeerUnreachable | PeerRefused:
+def _noassociation(peer: Peer, assoc: Any, *, connected: bool) -> PeerUnreachable | PeerRefused:
     if assoc.is_rejected:
         answered = assoc.acceptor.primitive
         return PeerRefused(

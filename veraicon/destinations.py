@@ -12,7 +12,8 @@ from pydicom import Dataset
 
 from dicom_node.archive import Archive
 from dicom_node.files import to_part10
-from dicom_node.scu import Peer, store
+from dicom_node.scu import Peer
+from dicom_node.sending import store
 from domain.generation import Receipt
 
 

@@ -27,7 +27,8 @@ from dicom_node.archive import Archive
 from dicom_node.files import to_part10
 from dicom_node.presentation import verification_contexts
 from dicom_node.scp import StorageNode
-from dicom_node.scu import Peer, find, store
+from dicom_node.scu import Peer, find
+from dicom_node.sending import store
 from domain.errors import ConfigurationError, PeerRefused, PublicationError
 from tests.builders_dicom import new_archive, series_datasets, slice_dataset
 from tests.peers.dcmtk import run_dcmtk
