@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from io import BytesIO
@@ -22,10 +22,11 @@ from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
 from dicom_node.entities import Entity
-from dicom_node.files import digest_of, remove_leftovers, require_room, series_digest, write_durably
+from dicom_node.files import DurableFile, digest_of, make_folders, remove_leftovers, series_digest, write_durably
 from dicom_node.headers import PARSE_ERRORS, InstanceHeader, read_header
-from dicom_node.index import Index, Landing, Pending
+from dicom_node.index import Holding, Index, Landing
 from dicom_node.reading import describe_series
+from dicom_node.settling import COMPLETE_QUIET_S, Declared, Settling, quiet_needed_s
 from dicom_node.tables import InstanceRow
 from domain.errors import UnreadableInstance, VeraiconError
 from domain.identifiers import InstanceUid
@@ -34,12 +35,6 @@ from domain.series import ImagingSeries, InstanceReference
 _log = structlog.get_logger(__name__)
 
 MIN_FREE_BYTES = 512 * 2**20
-
-# A series that says how many instances it has is settled this soon after the last of them.
-_COMPLETE_QUIET_S = 1.0
-
-# One that says so and lacks some gets this many times the usual quiet; then reading says what is missing.
-_INCOMPLETE_FACTOR = 6
 
 # A temporary file this old belongs to no living writer.
 _LEFTOVER_AGE_S = 3600.0
@@ -89,7 +84,7 @@ class Archive:
     engine : Engine
         Database of the index, see `dicom_node.index.Index`.
     folder : Path
-        Where the bytes lie: ``instances`` (held and conflicting), ``refused``.
+        Where the bytes lie: ``instances`` (held and conflicting), ``refused``, ``incoming`` (not whole yet).
     min_free_bytes : int
         Room that a landing must leave.
     patient_id_system, issuer_systems, default_timezone
@@ -110,14 +105,15 @@ class Archive:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._index = Index(engine)
+        self._settling = Settling(engine)
         self._folder = folder
         self._min_free_bytes = min_free_bytes
         self._patient_id_system = patient_id_system
         self._issuer_systems = dict(issuer_systems or {})
         self._default_timezone = default_timezone
         self._clock = clock
-        for name in ("instances", "refused"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        # All at once, so that no landing has to wait for a folder.
+        make_folders(folder, ["incoming", "refused", *(f"instances/{number:02x}" for number in range(256))])
         remove_leftovers(folder, before_s=time.time() - _LEFTOVER_AGE_S)
 
     def land(self, data: bytes, *, source: str, origin: str = "received") -> LandedInstance:
@@ -139,17 +135,35 @@ class Archive:
         UnreadableInstance
             If the bytes cannot be filed: they are kept in ``refused``.
         """
-        require_room(self._folder, len(data), min_free_bytes=self._min_free_bytes)
-        digest = digest_of(data)
+        file = self.begin_landing()
         try:
-            header = read_header(data)
-            path = self._path_of(digest)
-            write_durably(path.parent, path.name, data)
+            file.write(data)
+            return self.finish_landing(file, source=source, origin=origin)
+        finally:
+            file.discard()
+
+    def begin_landing(self) -> DurableFile:
+        """Return a file that takes the bytes of a Part 10 file as they come; whoever began it discards it at the end.
+
+        Raises
+        ------
+        StorageExhausted
+            If too little room is left.
+        """
+        return DurableFile(self._folder / "incoming", min_free_bytes=self._min_free_bytes)
+
+    def finish_landing(self, file: DurableFile, *, source: str, origin: str = "received") -> LandedInstance:
+        """Keep a written file for good and index it; see `land`."""
+        digest = file.digest
+        path = self._path_of(digest)
+        try:
+            header = read_header(file.head, file.reader)
+            file.keep_as(path)
             landing, held_digest = self._index.file(
-                header, digest=digest, size_bytes=len(data), source=source, origin=origin, now_s=self._clock()
+                header, digest=digest, size_bytes=file.size_bytes, source=source, origin=origin, now_s=self._clock()
             )
         except UnreadableInstance as error:
-            self.refuse(data, error, source=source)
+            self.refuse_landing(file, error, source=source)
             raise
         if landing is Landing.CONFLICT:
             _log.warning(
@@ -157,12 +171,16 @@ class Archive:
             )
         return LandedInstance(_reference(header, digest), header.study_uid, header.series_uid, landing)
 
-    def refuse(self, data: bytes, error: VeraiconError, *, source: str) -> None:
+    def refuse_landing(self, file: DurableFile, error: VeraiconError, *, source: str) -> None:
         """Keep bytes that cannot be filed, with the reason; nothing that reached us is lost."""
-        digest = digest_of(data)
-        write_durably(self._folder / "refused", f"{_hex(digest)}.dcm", data)
-        self._index.note_refused(digest=digest, code=error.code, found=error.found, source=source, now_s=self._clock())
-        _log.warning("bytes were refused and kept", digest=digest, code=error.code, source=source)
+        filed = self._path_of(file.digest)
+        refused = self._folder / "refused" / filed.name
+        if filed.exists():  # its name was given before the index refused it
+            write_durably(refused.parent, refused.name, filed.read_bytes())
+        else:
+            file.keep_as(refused)
+        self._index.note_refused(digest=file.digest, code=error.code, found=error.found, source=source, now_s=self._clock())
+        _log.warning("bytes were refused and kept", digest=file.digest, code=error.code, source=source)
 
     def series(self, series_uid: str) -> ImagingSeries:
         """Return what a held series says of itself.
@@ -225,22 +243,37 @@ class Archive:
         A series that states its number of instances settles one second after the last of them (or `quiet_s` if that is
         shorter); with fewer it waits six times `quiet_s`, and then is returned all the same, since a person has to hear of
         it: reading refuses it where slices are missing. A series that states none, or has more, settles after `quiet_s`.
+        One whose modality has listed its instances (MPPS) settles as soon as all of these are held, and one that somebody
+        has declared complete settles at once.
         """
         now_s = self._clock()
-        candidates = self._index.pending(landed_before_s=now_s - min(quiet_s, _COMPLETE_QUIET_S))
+        known = self._settling.expectations()
+        candidates = self._index.pending(landed_before_s=now_s - min(quiet_s, COMPLETE_QUIET_S), also=known)
         return [
             SettledSeries(found.series_uid, series_digest(found.digests), found.source, len(found.digests))
             for found in candidates
-            if now_s - found.last_landed_s >= _quiet_needed_s(found, quiet_s)
+            if now_s - found.last_landed_s >= quiet_needed_s(found, known.get(found.series_uid), quiet_s)
         ]
+
+    def declare_complete(self, series_uid: str, *, asked_by: str) -> Declared:
+        """Note that a held series is complete as it stands now, see `dicom_node.settling.Settling.declare_complete`."""
+        return self._settling.declare_complete(series_uid, asked_by=asked_by)
 
     def announce(self, series_uid: str, series_digest: str) -> bool:
         """Note that a series in this state was handed on; return False where it has changed meanwhile and stays unannounced."""
         return self._index.announced(series_uid, series_digest)
 
-    def find(self, level: str, narrowing: Mapping[str, Sequence[str]]) -> list[Entity]:
+    def find(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> list[Entity]:
         """Return entities of a query level, narrowed by exact values, see `dicom_node.index.Index.entities`."""
-        return self._index.entities(level, narrowing)
+        return self._index.entities(level, narrowing, counted=counted)
+
+    def search(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> Iterator[Entity]:
+        """Return what `find` does, instances as they are read, so that they need not fit into memory."""
+        return self._index.images(narrowing) if level == "IMAGE" else iter(self.find(level, narrowing, counted=counted))
+
+    def holdings(self, narrowing: Mapping[str, Sequence[str]]) -> list[Holding]:
+        """Return held instances as they can be sent, narrowed by exact values."""
+        return self._index.holdings(narrowing)
 
     def references(self, narrowing: Mapping[str, Sequence[str]]) -> list[InstanceReference]:
         """Return held instances whose attributes have one of the named values each."""
@@ -285,12 +318,3 @@ def _reference(header: InstanceHeader, digest: str) -> InstanceReference:
 
 def _reference_of(row: InstanceRow) -> InstanceReference:
     return InstanceReference(row.sop_class_uid, InstanceUid(row.sop_instance_uid), row.digest)
-
-
-def _quiet_needed_s(found: Pending, quiet_s: float) -> float:
-    held = len(found.digests)
-    if found.expected_instances is None or held > found.expected_instances:
-        return quiet_s
-    if held == found.expected_instances:
-        return min(quiet_s, _COMPLETE_QUIET_S)
-    return quiet_s * _INCOMPLETE_FACTOR

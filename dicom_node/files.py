@@ -6,16 +6,16 @@ import errno
 import hashlib
 import os
 import shutil
+import struct
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from domain.errors import StorageExhausted
@@ -26,6 +26,12 @@ IMPLEMENTATION_CLASS_UID = UID(derive_uid("veraicon", "implementation-class"))
 IMPLEMENTATION_VERSION_NAME = "VERAICON_1"
 
 _PREAMBLE = b"\0" * 128 + b"DICM"
+
+# So much of the beginning also stays in memory until the file has its name, since the header is read then.
+_HEAD_BYTES = 2**18
+
+# Room on disk is looked at after each of these.
+_ROOM_CHECK_BYTES = 16 * 2**20
 
 
 def digest_of(data: bytes) -> str:
@@ -67,11 +73,28 @@ def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: st
     return meta
 
 
-def wrap_encoded(encoded: bytes, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
-    """Return a Part 10 file around a dataset as it came over the wire, without decoding it."""
-    meta = DicomBytesIO()
-    write_file_meta_info(meta, file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
-    return b"".join((_PREAMBLE, meta.getvalue(), encoded))
+def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Return preamble and file meta information: with a dataset as it came over the wire, it is a Part 10 file.
+
+    The bytes are those that pydicom writes for `file_meta`, which takes twenty times as long: each received instance has one.
+    """
+    elements = b"".join(
+        (
+            struct.pack("<HH2sxxL2s", 2, 0x0001, b"OB", 2, b"\0\1"),
+            _meta_text(0x0002, b"UI", sop_class_uid),
+            _meta_text(0x0003, b"UI", sop_instance_uid),
+            _meta_text(0x0010, b"UI", transfer_syntax_uid),
+            _meta_text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+            _meta_text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+        )
+    )
+    return _PREAMBLE + struct.pack("<HH2sHL", 2, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+def _meta_text(element: int, vr: bytes, value: str) -> bytes:
+    encoded = value.encode("ascii")
+    encoded += (b"\0" if vr == b"UI" else b" ") * (len(encoded) % 2)
+    return struct.pack("<HH2sH", 2, element, vr, len(encoded)) + encoded
 
 
 def to_part10(ds: Dataset) -> bytes:
@@ -94,11 +117,101 @@ def require_room(folder: Path, size_bytes: int, *, min_free_bytes: int) -> None:
         raise _exhausted(f"{free // 2**20} MiB free in the archive", min_free_bytes)
 
 
-def write_durably(folder: Path, name: str, data: bytes) -> Path:
-    """Write `folder`/`name` so that it is whole and on disk, or not there at all, whatever moment the power fails.
+class DurableFile:
+    """A file under a temporary name, digested while it grows; it gets its name when it is whole and on disk.
 
-    Temporary file, fsync, rename, fsync of the folder. A file that is there already is kept: names are digests, so it holds
-    the same bytes.
+    Whatever moment the power fails, a name stands for a whole file or for none: temporary file, fsync, rename, fsync of the
+    folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is written, on the file system of its last place.
+    min_free_bytes : int
+        Room that must be left, looked at first and with every 16 MiB.
+
+    Raises
+    ------
+    StorageExhausted
+        If there is too little room.
+    """
+
+    def __init__(self, folder: Path, *, min_free_bytes: int = 0) -> None:
+        self._folder, self._min_free_bytes = folder, min_free_bytes
+        self._room_checked_at = 0
+        self._digest = hashlib.sha256()
+        self._head = bytearray()
+        self.size_bytes = 0
+        require_room(folder, 0, min_free_bytes=min_free_bytes)
+        self._part = folder / f".{uuid.uuid4().hex}.part"
+        self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append.
+
+        Raises
+        ------
+        StorageExhausted
+            If the disk is full, or soon would be.
+        """
+        if self.size_bytes + len(data) - self._room_checked_at > _ROOM_CHECK_BYTES:
+            self._room_checked_at = self.size_bytes
+            require_room(self._folder, len(data), min_free_bytes=self._min_free_bytes)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            raise _translated(error) from error
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        if len(self._head) < _HEAD_BYTES:
+            self._head += data[: _HEAD_BYTES - len(self._head)]
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` and the hex digest of what was written."""
+        return f"sha256:{self._digest.hexdigest()}"
+
+    @property
+    def head(self) -> bytes:
+        """The first 256 KiB of what was written."""
+        return bytes(self._head)
+
+    def reader(self) -> BinaryIO:
+        """Open what was written, to be read from its start."""
+        return self._part.open("rb")
+
+    def keep_as(self, final: Path) -> None:
+        """Give the file its name, durably, in a folder that exists.
+
+        A file that is there already is kept: names are digests, so it holds the same bytes.
+
+        Raises
+        ------
+        StorageExhausted
+            If the disk is full.
+        """
+        try:
+            if not final.exists():
+                os.fsync(self._descriptor)
+                self._part.rename(final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            raise _translated(error) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Close it, and remove it where it got no name; a second call changes nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._part.unlink(missing_ok=True)
+
+
+def write_durably(folder: Path, name: str, data: bytes) -> Path:
+    """Write `folder`/`name` so that it is whole and on disk, or not there at all; see `DurableFile`.
 
     Raises
     ------
@@ -106,15 +219,13 @@ def write_durably(folder: Path, name: str, data: bytes) -> Path:
         If the disk is full.
     """
     final = folder / name
+    make_folders(folder.parent, [folder.name])
+    file = DurableFile(folder)
     try:
-        _make_folder(folder)
-        if not final.exists():
-            _write_and_rename(folder / f".{uuid.uuid4().hex}.part", final, data)
-        _sync_folder(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _exhausted("no room left while writing", len(data)) from error
-        raise
+        file.write(data)
+        file.keep_as(final)
+    finally:
+        file.discard()
     return final
 
 
@@ -129,22 +240,16 @@ def remove_leftovers(folder: Path, *, before_s: float) -> int:
     return removed
 
 
-def _write_and_rename(part: Path, final: Path, data: bytes) -> None:
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(final)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    _sync_folder(folder.parent)
+def make_folders(base: Path, names: Iterable[str]) -> None:
+    """Make folders below one that are still there after a power failure."""
+    made = set()
+    for name in names:
+        folder = base / name
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            made.add(folder.parent)
+    for parent in made:
+        _sync_folder(parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -153,6 +258,13 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _translated(error: OSError) -> Exception:
+    """A full disk has an error of its own, which says what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _exhausted("no room left while writing", 2**20)
+    return error
 
 
 def _exhausted(found: str, wanted_bytes: int) -> StorageExhausted:

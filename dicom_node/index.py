@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, func
+from sqlalchemy import Engine, func, literal, or_
+from sqlalchemy import select as sa_select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session, col, select
 
 from dicom_node.entities import Entity, group_entities, image_entity
 from dicom_node.files import series_digest
+from dicom_node.filing import KnownSeries
 from dicom_node.headers import InstanceHeader
 from dicom_node.tables import ConflictRow, InstanceRow, RefusedRow, SeriesRow, StudyRow
 from domain.errors import UnreadableInstance
+from domain.identifiers import InstanceUid
+from domain.series import InstanceReference
 
 # Two associations may file the first instances of one study at the same time: the later one finds the row on its next attempt.
 _ATTEMPTS = 6
 _PAUSE_S = 0.02
+
+_PART_ROWS = 500
 
 _Result = TypeVar("_Result")
 
@@ -56,6 +62,14 @@ class Pending:
     digests: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A held instance and how its bytes are encoded."""
+
+    reference: InstanceReference
+    transfer_syntax_uid: str
+
+
 class Index:
     """Rows behind the archive.
 
@@ -67,6 +81,7 @@ class Index:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._known_series = KnownSeries(engine)
 
     def file(
         self, header: InstanceHeader, *, digest: str, size_bytes: int, source: str, origin: str, now_s: float
@@ -78,6 +93,9 @@ class Index:
         UnreadableInstance
             If its series is known under another study.
         """
+        row = header.columns_of(InstanceRow) | {"digest": digest, "size_bytes": size_bytes, "source": source, "landed_s": now_s}
+        if self._known_series.file(header, row, source=source, now_s=now_s):
+            return Landing.STORED, digest
 
         def write(session: Session) -> tuple[Landing, str]:
             held = session.get(InstanceRow, header.sop_instance_uid)
@@ -96,24 +114,28 @@ class Index:
             _open_study(session, header)
             series = _open_series(session, header, source=source, origin=origin, now_s=now_s)
             _note_arrival(series, header, source=source, now_s=now_s)
-            row = header.columns_of(InstanceRow) | {"digest": digest, "size_bytes": size_bytes, "source": source}
-            session.add(InstanceRow(**row, landed_s=now_s))
+            session.add(InstanceRow(**row))
             return Landing.STORED, digest
 
-        return self._transaction(write)
+        filed = self._transaction(write)
+        self._known_series.remember(header.series_uid, header.study_uid)
+        return filed
 
     def note_refused(self, *, digest: str, code: str, found: str, source: str, now_s: float) -> None:
         """Record bytes that could not be filed."""
         row = RefusedRow(digest=digest, code=code, found=found, source=source, landed_s=now_s)
         self._transaction(lambda session: session.merge(row))
 
-    def pending(self, *, landed_before_s: float) -> list[Pending]:
-        """Return received series that changed since their announcement and got nothing new after `landed_before_s`."""
+    def pending(self, *, landed_before_s: float, also: Collection[str] = ()) -> list[Pending]:
+        """Return received series that changed since their announcement and got nothing new after `landed_before_s`.
+
+        Those whose UIDs are in `also` are returned whenever their last instance came.
+        """
         with Session(self._engine) as session:
             rows = session.exec(
                 select(SeriesRow).where(
                     col(SeriesRow.pending).is_(True),
-                    col(SeriesRow.last_landed_s) <= landed_before_s,
+                    or_(col(SeriesRow.last_landed_s) <= landed_before_s, col(SeriesRow.series_uid).in_(list(also))),
                     col(SeriesRow.origin) == "received",
                 )
             ).all()
@@ -147,7 +169,17 @@ class Index:
         with Session(self._engine) as session:
             return list(session.exec(statement.order_by(col(InstanceRow.sop_instance_uid))).all())
 
-    def entities(self, level: str, narrowing: Mapping[str, Sequence[str]]) -> list[Entity]:
+    def holdings(self, narrowing: Mapping[str, Sequence[str]]) -> list[Holding]:
+        """Return what has to be known to send instances, series by series in the order of their numbers; see `instances`."""
+        columns = (InstanceRow.sop_class_uid, InstanceRow.sop_instance_uid, InstanceRow.digest, InstanceRow.transfer_syntax_uid)
+        statement = select(*columns).join(SeriesRow, _IN_SERIES).join(StudyRow, _IN_STUDY)
+        number, uid = col(InstanceRow.instance_number), col(InstanceRow.sop_instance_uid)
+        order = (col(InstanceRow.series_uid), func.length(number), number, uid)  # text, so the shorter number is the smaller
+        with Session(self._engine) as session:
+            found = session.exec(_narrowed(statement, narrowing).order_by(*order)).all()
+        return [Holding(InstanceReference(sop, InstanceUid(uid), digest), syntax) for sop, uid, digest, syntax in found]
+
+    def entities(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> list[Entity]:
         """Return what is known at a query level as attributes by keyword, narrowed by exact values.
 
         Parameters
@@ -156,20 +188,27 @@ class Index:
             PS3.4 C.6.1.1 and C.6.2.1.
         narrowing : mapping of str to sequence of str
             Keyword and accepted values; other rows are left out.
+        counted : bool
+            False where nobody asked for the numbers of related instances: they read as none then.
         """
         if level == "IMAGE":
             images = select(InstanceRow, SeriesRow, StudyRow).join(SeriesRow, _IN_SERIES).join(StudyRow, _IN_STUDY)
             with Session(self._engine) as session:
                 return [image_entity(*found) for found in session.exec(_narrowed(images, narrowing)).all()]
-        # Grouped by both primary keys, on which all other columns depend (PostgreSQL accepts that, SQLite anything).
-        counted = (
-            select(SeriesRow, StudyRow, func.count(col(InstanceRow.sop_instance_uid)))
-            .join(StudyRow, _IN_STUDY)
-            .join(InstanceRow, _IN_SERIES)
-            .group_by(col(SeriesRow.series_uid), col(StudyRow.study_uid))
-        )
+        # Counted beside each series, over the index of one column, and only where somebody asks.
+        count = sa_select(func.count()).where(_IN_SERIES).correlate(SeriesRow).scalar_subquery() if counted else literal(0)
+        found = select(SeriesRow, StudyRow, count).join(StudyRow, _IN_STUDY)
         with Session(self._engine) as session:
-            return group_entities(level, session.exec(_narrowed(counted, narrowing)).all())
+            return group_entities(level, session.exec(_narrowed(found, narrowing)).all())
+
+    def images(self, narrowing: Mapping[str, Sequence[str]]) -> Iterator[Entity]:
+        """Return instances as `entities` does, but as they are read: an archive may hold more of them than fit into memory."""
+        statement = select(InstanceRow, SeriesRow, StudyRow).join(SeriesRow, _IN_SERIES).join(StudyRow, _IN_STUDY)
+        read_by_parts = {"yield_per": _PART_ROWS}
+        with Session(self._engine) as session:
+            for found in session.exec(_narrowed(statement, narrowing), execution_options=read_by_parts):
+                yield image_entity(*found)
+                session.expunge(found[0])
 
     def _transaction(self, write: Callable[[Session], _Result]) -> _Result:
         for attempt in range(1, _ATTEMPTS + 1):

@@ -16,7 +16,7 @@ from domain.errors import RequestInvalid, VeraiconError
 
 _log = structlog.get_logger(__name__)
 
-Handler = tuple[evt.InterventionEvent, Callable[[evt.Event], Any]]
+Handler = tuple[evt.InterventionEvent | evt.NotificationEvent, Callable[[evt.Event], Any]]
 Response = tuple[int | Dataset, Dataset | None]
 
 

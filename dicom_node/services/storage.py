@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import structlog
-from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
+from dicom_node import wire
 from dicom_node.archive import Archive
-from dicom_node.associations import AuditTrail
-from dicom_node.files import wrap_encoded
-from dicom_node.index import Landing
+from dicom_node.associations import AssociationRecord, AuditTrail
+from dicom_node.direct_storage import DirectStorage
+from dicom_node.files import DurableFile, part10_head
 from dicom_node.services.service import Handler
 from dicom_node.statuses import Status, status_of
 from domain.errors import UnreadableInstance, VeraiconError
@@ -23,56 +25,114 @@ _log = structlog.get_logger(__name__)
 
 
 class StorageService:
-    """Answers C-STORE.
+    """Answers C-STORE, in the thread that reads it (`dicom_node.direct_storage`).
 
     It lists no context: the unrestricted storage service (see `dicom_node.pynetdicom_mends.configure`) accepts each storage
-    class, private and future ones too, in the first transfer syntax that the requestor proposes.
+    class, private and future ones too, in the first transfer syntax that the requestor proposes. Bytes are kept as they come;
+    whether a codec is installed is a question of reading.
     """
 
     def __init__(self, archive: Archive, audit: AuditTrail) -> None:
         self._archive, self._audit = archive, audit
+        self._direct: WeakKeyDictionary[Any, DirectStorage] = WeakKeyDictionary()
 
     def contexts(self) -> Sequence[PresentationContext]:
         """Return none: see above."""
         return []
 
     def handlers(self) -> Sequence[Handler]:
-        """Return the handler of C-STORE."""
-        return [(evt.EVT_C_STORE, self._store)]
+        """Return what attaches to a connection before its first message, and lets go of it."""
+        return [(evt.EVT_CONN_OPEN, self._opened), (evt.EVT_CONN_CLOSE, self._closed)]
 
-    def _store(self, event: evt.Event) -> int | Dataset:
-        """C-STORE (PS3.4 B.2.3), answered after bytes and index row are durable.
+    def _opened(self, event: evt.Event) -> None:
+        self._direct[event.assoc] = DirectStorage(event.assoc, self._begin)
 
-        - 0x0000 Success: stored, or held already, or kept aside because other bytes hold its UID (the log says so).
-        - 0xA700 Refused, out of resources: too little room, or the index cannot be written; send again later.
-        - 0xC000 Error, cannot understand: no DICOM or no valid UIDs; the bytes are kept among the refused.
-        """
-        record = self._audit.record(event.assoc)
+    def _closed(self, event: evt.Event) -> None:
+        direct = self._direct.pop(event.assoc, None)
+        if direct is not None:
+            direct.abandon()
+
+    def _begin(self, assoc: Any, request: wire.Command, transfer_syntax_uid: str) -> InstanceReception:
+        return InstanceReception(self._archive, self._audit.record(assoc), request, transfer_syntax_uid)
+
+
+class InstanceReception:
+    """C-STORE of one instance (PS3.4 B.2.3), answered after bytes and index row are durable.
+
+    - 0x0000 Success: stored, or held already, or kept aside because other bytes hold its UID (the log says so).
+    - 0xA700 Refused, out of resources: too little room, or the index cannot be written; send again later.
+    - 0xC000 Error, cannot understand: no DICOM or no valid UIDs; the bytes are kept among the refused.
+    """
+
+    def __init__(self, archive: Archive, record: AssociationRecord, request: wire.Command, transfer_syntax_uid: str) -> None:
+        self._archive, self._record = archive, record
+        self._file: DurableFile | None = None
+        self._nameless: UnreadableInstance | None = None
+        self._failure: VeraiconError | SQLAlchemyError | OSError | None = None
+        self._attempt(lambda: self._open(request, transfer_syntax_uid))
+
+    def write(self, data: memoryview) -> None:
+        """Take a piece of the dataset; after a failure the rest is let go."""
+        self._attempt(lambda: self._written().write(data))
+
+    def finish(self) -> tuple[int, str]:
+        """Land the instance; return status and comment."""
+        self._attempt(self._land)
+        self.abandon()
+        if self._failure is None:
+            return Status.SUCCESS, ""
+        return self._refused(self._failure)
+
+    def abandon(self) -> None:
+        """Remove what has no name yet."""
+        if self._file is not None:
+            self._file.discard()
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        if self._failure is None:
+            try:
+                action()
+            except (VeraiconError, SQLAlchemyError, OSError) as error:
+                self._failure = error
+
+    def _written(self) -> DurableFile:
+        if self._file is None:
+            raise OSError("no file was begun")
+        return self._file
+
+    def _open(self, request: wire.Command, transfer_syntax_uid: str) -> None:
+        self._file = self._archive.begin_landing()
         try:
-            landed = self._archive.land(self._received_file(event), source=record.calling)
-        except VeraiconError as error:
-            record.count("refused")
-            _log.warning(
-                "an instance was not stored", association_id=record.association_id, code=error.code, source=record.calling
-            )
-            return status_of(error)
-        except (SQLAlchemyError, OSError) as error:
-            record.count("refused")
-            _log.error("archive or index cannot be written", association_id=record.association_id, kind=type(error).__name__)
-            return Status.OUT_OF_RESOURCES
-        record.count(landed.landing.name.lower() if landed.landing is not Landing.STORED else "stored")
-        return Status.SUCCESS
-
-    def _received_file(self, event: evt.Event) -> bytes:
-        request = event.request
-        encoded = event.encoded_dataset(include_meta=False)
-        try:
-            return wrap_encoded(
-                encoded,
-                sop_class_uid=require_uid(request.AffectedSOPClassUID, attribute="AffectedSOPClassUID"),
-                sop_instance_uid=require_uid(request.AffectedSOPInstanceUID, attribute="AffectedSOPInstanceUID"),
-                transfer_syntax_uid=event.context.transfer_syntax,
+            head = part10_head(
+                require_uid(wire.text(request, wire.SOP_CLASS_UID), attribute="AffectedSOPClassUID"),
+                require_uid(wire.text(request, wire.SOP_INSTANCE_UID), attribute="AffectedSOPInstanceUID"),
+                transfer_syntax_uid,
             )
         except UnreadableInstance as error:
-            self._archive.refuse(encoded, error, source=self._audit.record(event.assoc).calling)
-            raise
+            self._nameless = error  # its bytes are taken all the same, and kept among the refused
+        else:
+            self._file.write(head)
+
+    def _land(self) -> None:
+        file, source = self._written(), self._record.calling
+        if self._nameless is not None:
+            self._archive.refuse_landing(file, self._nameless, source=source)
+            raise self._nameless
+        landed = self._archive.finish_landing(file, source=source)
+        self._record.count(landed.landing.name.lower())
+
+    def _refused(self, failure: VeraiconError | SQLAlchemyError | OSError) -> tuple[int, str]:
+        self._record.count("refused")
+        if isinstance(failure, VeraiconError):
+            answer = status_of(failure)
+            _log.warning(
+                "an instance was not stored",
+                association_id=self._record.association_id,
+                code=failure.code,
+                source=self._record.calling,
+            )
+            return int(answer.Status), str(answer.ErrorComment)
+        _log.error(
+            "archive or index cannot be written", association_id=self._record.association_id, kind=type(failure).__name__
+        )
+        return Status.OUT_OF_RESOURCES, "archive or index cannot be written; send again later"
