@@ -1,7 +1,8 @@
 """What must not grow or get lost: associations of a sender that sends all day, and the memory of a receiver under load.
 
-- 100 times 400 small instances to DCMTK's storescp: runs that failed, that had to open a second association, and that were stuck
+- 100 times 400 small instances to DCMTK's storescp: runs that failed, that had to open a second association, that were stuck
   (took more than ten times the median).
+- Ten associations that do nothing: what the receiver's polling costs.
 - 2,000 instances of 512x512x16 over 8 associations of DCMTK's storescu: memory of our receiving process before, at most, after.
 
 Run: python benchmarks/dicom_steadiness.py [RUNS]
@@ -9,11 +10,13 @@ Run: python benchmarks/dicom_steadiness.py [RUNS]
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
@@ -21,13 +24,15 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.dicom_throughput import free_port, make_files, our_receiver, send
-from dicom_node.scu import Peer
+from dicom_node.presentation import verification_contexts
+from dicom_node.scu import Peer, association
 from dicom_node.sending import store
 from domain.errors import VeraiconError
 from tests.builders_dicom import series_datasets
 from tests.peers.dcmtk import running_storescp
 
 _SMALL, _LARGE, _ASSOCIATIONS = 400, 2000, 8
+_IDLE, _IDLE_S = 10, 10.0
 
 
 def lost_associations(runs: int) -> str:
@@ -67,6 +72,23 @@ def memory_under_load() -> str:
     )
 
 
+def idle_associations() -> str:
+    """Return a Markdown row."""
+    with tempfile.TemporaryDirectory() as folder, our_receiver(Path(folder)) as (port, process), ExitStack() as stack:
+        for _ in range(_IDLE):
+            stack.enter_context(association(Peer("node", "VERAICON", "127.0.0.1", port), verification_contexts()))
+        time.sleep(2.0)
+        before = _cpu_s(process)
+        time.sleep(_IDLE_S)
+        share = (_cpu_s(process) - before) / _IDLE_S
+    return f"| processor of the receiver, {_IDLE} idle associations over {_IDLE_S:g} s | {100 * share:.1f} % of one |"
+
+
+def _cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _watch(process: int, samples: list[float], done: threading.Event) -> None:
     while not done.wait(0.05):
         samples.append(_rss_mib(process))
@@ -84,6 +106,7 @@ def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     print("| what | measured |\n|---|---|")
     print(memory_under_load(), flush=True)
+    print(idle_associations(), flush=True)
     print(lost_associations(runs))
 
 

@@ -7,6 +7,7 @@ DICOM PS3.8 (Upper Layer): association establishment, rejection, release and abo
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -17,21 +18,27 @@ from pynetdicom import AE, evt
 
 from dicom_node import pynetdicom_mends
 from dicom_node.archive import Archive
-from dicom_node.associations import AuditTrail, SourcePolicy, decide
+from dicom_node.associations import AuditTrail, Refusal, SourcePolicy, decide, plain_address
 from dicom_node.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.listening import BoundedServer
+from dicom_node.scu import Peer
 from dicom_node.services.find import FindService
 from dicom_node.services.retrieve import RetrieveService
 from dicom_node.services.service import Service
 from dicom_node.services.storage import StorageService
 from dicom_node.services.verification import VerificationService
+from dicom_node.tls import subject_of
 from domain.errors import ConfigurationError
 
 _log = structlog.get_logger(__name__)
 
 _ANYONE: Mapping[str, SourcePolicy] = MappingProxyType({})
+_NOWHERE: Mapping[str, Peer] = MappingProxyType({})
 
 # The bottom of what a PDU may be, so that nobody configures a node into a crawl; the top is where buffers stay small.
 _PDU_RANGE = (4096, 2**22)
+
+_UNBOUNDED = 2**20
 
 
 class StorageNode:
@@ -43,22 +50,29 @@ class StorageNode:
         Where instances land.
     ae_title : str
         Ours; an association that calls another title is rejected.
-    host, port : str, int
-        Where to listen; port 0 takes a free one, see `port`.
+    host, port : str, int or None
+        Where to listen; port 0 takes a free one, see `port`; None listens over TLS only.
+    tls, tls_port : ssl.SSLContext or None, int
+        How and where to listen over TLS, see `dicom_node.tls.server_context`; None does not.
     services : sequence of Service
         Beside Verification, Storage, Query and Retrieve, which every node offers.
     audit : AuditTrail or None
         Where services count what an association did; None makes one.
     allowed_sources : mapping of str to SourcePolicy
         Calling AE titles that may associate; empty for anyone, which the log says at start.
+    move_destinations : mapping of str to Peer
+        Where C-MOVE may send, by AE title; to others it is refused.
     maximum_pdu : int
         Longest PDU that we take, bytes; longer ones end the connection.
     maximum_associations : int
-        At the same time; a host that has not said who it is may hold half of them.
+        At the same time; connections without association have bounds of their own (`dicom_node.listening`).
     acse_timeout_s, dimse_timeout_s, network_timeout_s : float
-        For an association request after the connection, a message within an association, any sign of life.
+        For an association request after the connection and for the TLS handshake (the ARTIM timer), for an answer within an
+        association, for any sign of life.
     pdu_timeout_s : float
         For the whole of one PDU, so that half a PDU cannot hold a place.
+    maximum_message_bytes : int
+        Of one message with its dataset, which waits in memory; a longer one ends the association. C-STORE goes to disk.
 
     Raises
     ------
@@ -72,20 +86,28 @@ class StorageNode:
         *,
         ae_title: str,
         host: str,
-        port: int,
+        port: int | None,
+        tls: ssl.SSLContext | None = None,
+        tls_port: int = 0,
         services: Sequence[Service] = (),
         audit: AuditTrail | None = None,
         allowed_sources: Mapping[str, SourcePolicy] = _ANYONE,
+        move_destinations: Mapping[str, Peer] = _NOWHERE,
         maximum_pdu: int = 131072,
         maximum_associations: int = 32,
         acse_timeout_s: float = 10.0,
         dimse_timeout_s: float = 30.0,
         network_timeout_s: float = 60.0,
         pdu_timeout_s: float = 30.0,
+        maximum_message_bytes: int = 2**26,
     ) -> None:
         _require_settings(ae_title, maximum_pdu)
         self._ae_title = ae_title
-        self._address = (host, port)
+        self._host = host
+        self._ports = {"plain": (port, None), "tls": (tls_port if tls else None, tls)}
+        self._servers: dict[str, BoundedServer] = {}
+        self._maximum_associations = maximum_associations
+        self._maximum_message_bytes = maximum_message_bytes
         self._allowed_sources = dict(allowed_sources)
         self._pdu_timeout_s = pdu_timeout_s
         self._audit = audit or AuditTrail()
@@ -93,13 +115,13 @@ class StorageNode:
             VerificationService(self._audit),
             StorageService(archive, self._audit),
             FindService(archive, self._audit, ae_title=ae_title),
-            RetrieveService(archive, self._audit),
+            RetrieveService(archive, self._audit, destinations=move_destinations),
             *services,
         )
-        self._server: Any = None
         self._ae = AE(ae_title)
         self._ae.maximum_pdu_size = maximum_pdu
-        self._ae.maximum_associations = maximum_associations
+        # `_requested` counts who holds a place; pynetdicom counts connections, which `BoundedServer` bounds.
+        self._ae.maximum_associations = _UNBOUNDED
         self._ae.acse_timeout = acse_timeout_s
         self._ae.dimse_timeout = dimse_timeout_s
         self._ae.network_timeout = network_timeout_s
@@ -112,87 +134,145 @@ class StorageNode:
 
     @property
     def port(self) -> int:
-        """TCP port on which the node listens."""
-        return int(self._server.server_address[1]) if self._server is not None else self._address[1]
+        """TCP port on which the node listens without TLS; 0 where it does not."""
+        return self._port_of("plain")
+
+    @property
+    def tls_port(self) -> int:
+        """TCP port on which the node listens over TLS; 0 where it does not."""
+        return self._port_of("tls")
 
     @property
     def running(self) -> bool:
         """Whether the node listens."""
-        return self._server is not None
+        return bool(self._servers)
 
     def start(self) -> None:
         """Listen, in threads of its own; return when connections are accepted."""
         pynetdicom_mends.configure()
-        handlers = [
+        try:
+            for kind, (port, context) in self._ports.items():
+                if port is not None:
+                    self._servers[kind] = self._listen(port, context)
+        except ConfigurationError:
+            for server in self._servers.values():
+                server.server_close()
+            self._servers.clear()
+            raise
+        for server in self._servers.values():
+            server.serve_in_background()
+        _log.info("the DICOM node listens", action="start", ae_title=self._ae_title, port=self.port, tls_port=self.tls_port)
+        if not self._allowed_sources:
+            _log.warning("the DICOM node takes associations from anyone: no sources are listed", ae_title=self._ae_title)
+
+    def stop(self, *, grace_s: float = 5.0) -> None:
+        """Stop accepting, let open associations finish for `grace_s`, then abort them. Nothing acknowledged is lost."""
+        if not self._servers:
+            return
+        for server in self._servers.values():
+            server.shutdown()
+        end = time.monotonic() + grace_s
+        while self._ae.active_associations and time.monotonic() < end:
+            time.sleep(0.05)
+        self._ae.shutdown()
+        self._servers.clear()
+        _log.info("the DICOM node has stopped", action="stop", ae_title=self._ae_title)
+
+    def _port_of(self, kind: str) -> int:
+        if kind in self._servers:
+            return int(self._servers[kind].server_address[1])
+        return self._ports[kind][0] or 0
+
+    def _listen(self, port: int, context: ssl.SSLContext | None) -> BoundedServer:
+        try:
+            server: BoundedServer = self._ae.make_server(
+                (self._host, port),
+                ae_title=self._ae_title,
+                contexts=[context for service in self._services for context in service.contexts()],
+                ssl_context=context,
+                evt_handlers=self._handlers(),
+                server_class=BoundedServer,
+                places=self._maximum_associations,
+                handshake_timeout_s=self._ae.acse_timeout,
+                on_failure=self._failed,
+                on_end=self._ended,
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                found=f"an address that cannot be listened on (port {port}: {error.strerror})",
+                allowed="a free port on an address of this machine",
+                action="change host or port of the DICOM node, or stop the other program",
+            ) from error
+        return server
+
+    def _handlers(self) -> list[Any]:
+        return [
             (evt.EVT_CONN_OPEN, self._opened),
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ESTABLISHED, self._note_outcome, ["established"]),
             (evt.EVT_REJECTED, self._note_outcome, ["rejected"]),
             (evt.EVT_RELEASED, self._note_outcome, ["released"]),
             (evt.EVT_ABORTED, self._note_outcome, ["aborted"]),
-            (evt.EVT_CONN_CLOSE, self._closed),
             *(handler for service in self._services for handler in service.handlers()),
         ]
-        try:
-            self._server = self._ae.make_server(
-                self._address,
-                ae_title=self._ae_title,
-                contexts=[context for service in self._services for context in service.contexts()],
-                evt_handlers=handlers,
-                server_class=pynetdicom_mends.BoundedServer,
-            )
-        except OSError as error:
-            raise ConfigurationError(
-                found=f"an address that cannot be listened on (port {self._address[1]}: {error.strerror})",
-                allowed="a free port on an address of this machine",
-                action="change host or port of the DICOM node, or stop the other program",
-            ) from error
-        self._server.serve_in_background()
-        _log.info("the DICOM node listens", action="start", ae_title=self._ae_title, port=self.port)
-        if not self._allowed_sources:
-            _log.warning("the DICOM node takes associations from anyone: no sources are listed", ae_title=self._ae_title)
-
-    def stop(self, *, grace_s: float = 5.0) -> None:
-        """Stop accepting, let open associations finish for `grace_s`, then abort them. Nothing acknowledged is lost."""
-        if self._server is None:
-            return
-        self._server.shutdown()
-        end = time.monotonic() + grace_s
-        while self._ae.active_associations and time.monotonic() < end:
-            time.sleep(0.05)
-        self._ae.shutdown()
-        self._server = None
-        _log.info("the DICOM node has stopped", action="stop", ae_title=self._ae_title)
 
     def _opened(self, event: evt.Event) -> None:
-        self._audit.record(event.assoc).host = event.address[0]
+        record = self._audit.record(event.assoc)
+        record.host = str(plain_address(event.address[0]))
         pynetdicom_mends.send_at_once(event.assoc)
+        pynetdicom_mends.rest_when_idle(event.assoc)
         pynetdicom_mends.bound_reads(
             event.assoc, maximum_pdu_bytes=self._ae.maximum_pdu_size, pdu_timeout_s=self._pdu_timeout_s
         )
+        pynetdicom_mends.bound_messages(
+            event.assoc,
+            maximum_bytes=self._maximum_message_bytes,
+            on_violation=lambda reason: setattr(record, "reason", reason),
+        )
+
+    def _failed(self, assoc: Any, reason: str) -> None:
+        self._audit.record(assoc).reason = reason
 
     def _requested(self, event: evt.Event) -> None:
-        """Reject whom the policy does not let in (PS3.8 9.3.4: result 1 permanent, source 1 service user)."""
-        request = event.assoc.requestor.primitive
+        """Reject whom the policy does not let in (PS3.8 9.3.4)."""
         record = self._audit.record(event.assoc)
+        # pynetdicom goes on after a handler that fails: without a decision nobody comes in.
+        refusal: Refusal | None = Refusal(0x02, 0x02, 0x01, "no decision was reached")
+        try:
+            refusal = self._decide(event)
+        finally:
+            if refusal is not None:
+                record.outcome, record.reason = "rejected", refusal.reason
+                event.assoc.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
+                event.assoc.kill()  # waits until the rejection is sent, else the connection is closed before it
+
+    def _decide(self, event: evt.Event) -> Refusal | None:
+        request, record = event.assoc.requestor.primitive, self._audit.record(event.assoc)
+        transport = event.assoc.dul.socket.socket
         record.calling = request.calling_ae_title.strip()
+        record.tls_subject = subject_of(transport)
         refusal = decide(
             called=request.called_ae_title,
-            calling=request.calling_ae_title,
+            calling=record.calling,
             host=record.host,
             ae_title=self._ae_title,
             allowed_sources=self._allowed_sources,
+            over_tls=isinstance(transport, ssl.SSLSocket),
         )
-        if refusal is not None:
-            record.outcome, record.reason = "rejected", refusal.reason
-            event.assoc.acse.send_reject(0x01, 0x01, refusal.diagnostic)
-            event.assoc.kill()  # waits until the rejection is sent, else the connection is closed before it
+        source = self._allowed_sources.get(record.calling, SourcePolicy())
+        return refusal or self._audit.admit(
+            event.assoc, maximum=self._maximum_associations, maximum_of_source=source.maximum_associations
+        )
+
+    def _ended(self, assoc: Any) -> None:
+        record = self._audit.record(assoc)
+        if record.outcome == "established":
+            # Neither side released or aborted it: the connection broke, or a thread of it did.
+            record.outcome = "aborted" if assoc.is_aborted else "broken off"
+        self._audit.close(assoc)
 
     def _note_outcome(self, event: evt.Event, outcome: str) -> None:
         self._audit.record(event.assoc).outcome = outcome
-
-    def _closed(self, event: evt.Event) -> None:
-        self._audit.close(event.assoc)
 
 
 def _require_settings(ae_title: str, maximum_pdu: int) -> None:
