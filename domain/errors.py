@@ -13,6 +13,9 @@
         PatientMismatch
         ConsentMissing
         RequestInvalid
+          AnswerUnacceptable
+          BodyTooLarge
+          BodyUnsupported
         ResourceNotFound
       GenerationError                        us
         WeightsRejected
@@ -169,6 +172,24 @@ class RequestInvalid(InputError):
     """A request asks for something that the model or the server does not offer."""
 
     code, issue_type, http_status = "VI-2006", "value", 422
+
+
+class AnswerUnacceptable(RequestInvalid):
+    """A caller accepts none of the forms in which a resource can be given."""
+
+    code, issue_type, http_status = "VI-2010", "not-supported", 406
+
+
+class BodyTooLarge(RequestInvalid):
+    """A body, or a part of it, is longer than this server takes."""
+
+    code, issue_type, http_status = "VI-2011", "too-long", 413
+
+
+class BodyUnsupported(RequestInvalid):
+    """A body has a media type that this server does not take."""
+
+    code, issue_type, http_status = "VI-2012", "not-supported", 415
 
 
 class ResourceNotFound(InputError):

@@ -14,7 +14,10 @@ from dicom_node.archive import Archive
 from dicom_node.files import to_part10
 from dicom_node.scu import Peer
 from dicom_node.sending import store
+from dicom_node.web_peer import WebPeer
+from dicom_node.web_peer import store as web_store
 from domain.generation import Receipt
+from veraicon.committing import Committer
 
 
 class Destination(Protocol):
@@ -40,9 +43,10 @@ class Destination(Protocol):
 
 @dataclass(frozen=True)
 class PacsDestination:
-    """A PACS that we send to by C-STORE."""
+    """A PACS that we send to by C-STORE, and that commits to what it got where the site wants that."""
 
     peer: Peer
+    committer: Committer | None = None
 
     @property
     def name(self) -> str:
@@ -50,8 +54,26 @@ class PacsDestination:
         return self.peer.name
 
     def accept(self, instances: Sequence[Dataset]) -> Receipt:
-        """Send all instances over one association; see `Destination`."""
-        return Receipt(self.name, "dicom", store(self.peer, instances), datetime.now(UTC))
+        """Send all instances, then have the PACS commit to them; see `Destination`."""
+        accepted = store(self.peer, instances)
+        committed = self.committer.commit(instances) if self.committer is not None else None
+        return Receipt(self.name, "dicom", accepted, datetime.now(UTC), committed)
+
+
+@dataclass(frozen=True)
+class DicomWebDestination:
+    """A PACS that we send to by STOW-RS, for sites whose PACS speaks only DICOMweb."""
+
+    peer: WebPeer
+
+    @property
+    def name(self) -> str:
+        """Name from the settings."""
+        return self.peer.name
+
+    def accept(self, instances: Sequence[Dataset]) -> Receipt:
+        """Send all instances and read what the PACS says of each; see `Destination`."""
+        return Receipt(self.name, "dicomweb", web_store(self.peer, instances), datetime.now(UTC))
 
 
 @dataclass(frozen=True)

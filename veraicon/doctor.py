@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -13,11 +14,17 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from dicom_node.scu import Peer, echo
+from dicom_node.tls import days_left
+from dicom_node.web_peer import WebPeer, probe
 from domain.errors import ConfigurationError, VeraiconError, WeightsRejected
 from fhir_adapter.client import FhirClient
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card
+from veraicon.sections import NodeSettings
 from veraicon.settings import Settings
-from veraicon.wiring import Site, open_site, peer_of
+from veraicon.wiring import Site, listener_context, open_site, peer_of, web_peer_of
+
+# The doctor says so when a certificate has fewer days left.
+_RENEW_DAYS = 30
 
 PACKAGES = ("domain", "fhir_adapter", "dicom_node", "multimodal", "generators", "provenance", "quality", "veraicon")
 
@@ -66,9 +73,13 @@ def require_single_owner() -> None:
 def _look_at(site: Site) -> Iterator[Check]:
     yield _run("signing key", lambda: f"ES384, key id {site.key.kid}")
     yield _run("FHIR", lambda: _fhir(site))
+    if site.settings.node.tls_certificate:
+        yield _run("DICOM certificate", lambda: _certificate(site.settings.node))
     for destination in site.settings.destinations:
-        peer = peer_of(destination, site.settings.node.ae_title)
+        peer = peer_of(destination, site.settings.node)
         yield _run(f"destination {destination.name}", partial(_echo, peer))
+    for web in site.settings.dicomweb:
+        yield _run(f"DICOMweb {web.name}", partial(_probe, web_peer_of(web)))
     yield Check("storage", True, _room(site.settings.storage.folder))
 
 
@@ -80,6 +91,23 @@ def _packages() -> str:
 def _echo(peer: Peer) -> str:
     echo(peer)
     return "answers C-ECHO"
+
+
+def _probe(peer: WebPeer) -> str:
+    probe(peer)
+    return "answers QIDO-RS"
+
+
+def _certificate(node: NodeSettings) -> str:
+    listener_context(node)
+    days = days_left(Path(node.tls_certificate), now=datetime.now(UTC))
+    if days < 0:
+        raise ConfigurationError(
+            found=f"a certificate of the DICOM node that expired {-days} days ago",
+            allowed="a valid one: peers refuse TLS until then",
+            action="renew tls_certificate, then restart the node",
+        )
+    return f"key belongs to it, {days} days left" + (": renew it soon" if days < _RENEW_DAYS else "")
 
 
 def _weights(settings: Settings) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 # PS3.5 6.2, AE: 16 characters of the default repertoire without backslash, not only spaces.
 AeTitle = Annotated[str, Field(max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$")]
@@ -31,17 +32,41 @@ class NodeSettings(_Section):
 
     ae_title: AeTitle = Field("VERAICON", description="called AE title; others are rejected")
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: Port = Field(11112, description="DICOM port")
+    port: int = Field(11112, ge=0, le=65535, description="DICOM port; 0: none, TLS only")
+    tls_port: int = Field(0, ge=0, le=65535, description="port for DICOM over TLS, 2762 by custom; 0: none")
+    tls_certificate: str = Field("", description="our certificate (PEM, its chain may follow), to callers and to peers")
+    tls_key: str = Field("", description="its key (PEM, not encrypted)")
+    tls_client_ca: str = Field("", description="authorities (PEM) of callers' certificates; empty: callers need none")
     settle_s: float = Field(5.0, gt=0, description="a series is complete after this many quiet seconds")
-    maximum_associations: int = Field(32, ge=1, le=512, description="at once")
+    # Half of the sockets that select(2) can watch: as many connections again may be on their way to an association.
+    maximum_associations: int = Field(32, ge=1, le=256, description="at once")
+    maximum_pdu: int = Field(131072, ge=4096, le=2**22, description="longest PDU that we take, bytes")
+    maximum_message_mib: int = Field(64, ge=1, description="longest message other than C-STORE, which goes to disk as it comes")
+    artim_timeout_s: float = Field(10.0, gt=0, description="from a connection to its association request, and for TLS")
+    dimse_timeout_s: float = Field(30.0, gt=0, description="for an answer that we wait for")
+    pdu_timeout_s: float = Field(30.0, gt=0, description="from the first byte of a PDU to its last")
+    idle_timeout_s: float = Field(60.0, gt=0, description="an association without traffic is aborted after this long")
+
+    @model_validator(mode="after")
+    def _listens(self) -> NodeSettings:
+        if not self.port and not self.tls_port:
+            raise ValueError("port and tls_port are both 0: the node would not listen")
+        if self.port == self.tls_port:
+            raise ValueError("port and tls_port are the same")
+        if self.tls_port and not (self.tls_certificate and self.tls_key):
+            raise ValueError("tls_port needs tls_certificate and tls_key")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key belong together")
+        return self
 
 
 class HttpSettings(_Section):
-    """Our HTTP face: health, jobs, keys, FHIR."""
+    """Our HTTP face: health, jobs, keys, FHIR, DICOMweb."""
 
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is required")
     port: Port = Field(8080, description="HTTP port")
     token: SecretStr = Field(SecretStr(""), description="bearer token that callers must send; empty: loopback only")
+    max_instance_mib: int = Field(1024, ge=1, le=4095, description="longest instance that DICOMweb takes (STOW-RS)")
 
 
 class FhirSettings(_Section):
@@ -57,7 +82,22 @@ class SourceSettings(_Section):
 
     name: str = Field(description="how we call it")
     ae_title: AeTitle = Field(description="its calling AE title")
-    host: str = Field("", description="its address; empty: any")
+    host: str = Field("", description="its address, or network such as 10.0.0.0/24; empty: any")
+    port: int = Field(0, ge=0, le=65535, description="its port, where we call it back; 0: it is never called")
+    maximum_associations: int = Field(0, ge=0, description="of it at once; 0: as many as the node takes")
+    tls: bool = Field(False, description="it calls, and is called, over TLS only")
+    tls_ca: str = Field("", description="authorities (PEM) of its certificate when we call it; empty: the system's")
+    tls_check_host: bool = Field(True, description="its certificate must name its host when we call it")
+
+    @model_validator(mode="after")
+    def _host_is_an_address(self) -> SourceSettings:
+        try:
+            hosts = ip_network(self.host).num_addresses if self.host else 0
+        except ValueError as error:
+            raise ValueError("host is neither an address nor a network (such as 10.0.0.0/24)") from error
+        if self.port and hosts != 1:
+            raise ValueError("a source with a port needs one address as its host")
+        return self
 
 
 class DestinationSettings(_Section):
@@ -68,6 +108,26 @@ class DestinationSettings(_Section):
     host: str = Field(description="its address")
     port: Port = Field(description="its port")
     timeout_s: float = Field(30.0, gt=0, description="for each answer")
+    tls: bool = Field(False, description="call it over TLS")
+    tls_ca: str = Field("", description="authorities (PEM) of its certificate; empty: the system's")
+    tls_check_host: bool = Field(True, description="its certificate must name its host")
+    commitment: Literal["required", "if-supported", "off"] = Field(
+        "if-supported", description="ask it to commit to what we publish: required, if-supported or off"
+    )
+    commitment_timeout_s: float = Field(30.0, gt=0, description="until its commitment report has to be here")
+
+
+class DicomWebSettings(_Section):
+    """A PACS that speaks DICOMweb: it gets what we publish where it does not speak DIMSE."""
+
+    name: str = Field(description="how we call it")
+    url: str = Field(description="root of its DICOMweb service such as https://pacs.example/dicom-web", pattern=r"^https?://[^/]")
+    token: SecretStr = Field(SecretStr(""), description="bearer token for it; empty: none")
+    timeout_s: float = Field(30.0, gt=0, description="for the connection, and for each wait for bytes")
+    qido_prefix: str = Field("", description="path of its search service below url; empty: url itself")
+    wado_prefix: str = Field("", description="path of its retrieve service below url; empty: url itself")
+    stow_prefix: str = Field("", description="path of its store service below url; empty: url itself")
+    publish: bool = Field(True, description="send it what we publish (STOW-RS)")
 
 
 class PairingSettings(_Section):
@@ -103,6 +163,18 @@ class GenerationSettings(_Section):
     sampler_steps: int = Field(8, ge=1, le=200, description="denoising steps")
     device: str = Field("cpu", description="cpu or cuda")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the generator; part of what decides the last bits")
+
+
+class PublicationSettings(_Section):
+    """What is published of each volume, beside its Provenance."""
+
+    image: Literal["classic", "enhanced"] = Field(
+        "classic", description="classic: one instance a slice, which each PACS takes; enhanced: one multi-frame instance"
+    )
+    segmentation: bool = Field(True, description="publish the label map as a Segmentation, where the model makes one")
+    summary: Literal["none", "pdf", "sr"] = Field(
+        "none", description="a summary for people: pdf (encapsulated) or sr (structured report)"
+    )
 
 
 class WorkerSettings(_Section):

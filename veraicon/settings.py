@@ -20,12 +20,14 @@ from domain.errors import ConfigurationError
 from veraicon.sections import (
     LOOPBACK,
     DestinationSettings,
+    DicomWebSettings,
     FhirSettings,
     GenerationSettings,
     HttpSettings,
     NodeSettings,
     PairingSettings,
     ProvenanceSettings,
+    PublicationSettings,
     SourceSettings,
     StorageSettings,
     WorkerSettings,
@@ -43,10 +45,12 @@ class Settings(BaseSettings):
     fhir: FhirSettings = FhirSettings()
     pairing: PairingSettings = PairingSettings()
     generation: GenerationSettings = GenerationSettings()
+    publication: PublicationSettings = PublicationSettings()
     worker: WorkerSettings = WorkerSettings()
     provenance: ProvenanceSettings = ProvenanceSettings()
     sources: tuple[SourceSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
+    dicomweb: tuple[DicomWebSettings, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -62,8 +66,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
-        for kind, peers in (("sources", self.sources), ("destinations", self.destinations)):
-            names = [peer.name for peer in peers]
+        # A receipt names its destination, so no PACS of one kind may be called like one of the other.
+        takers = [peer.name for peer in self.destinations] + [peer.name for peer in self.dicomweb]
+        for kind, names in (("sources", [peer.name for peer in self.sources]), ("destinations", takers)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{kind}: two peers have one name")
         return self

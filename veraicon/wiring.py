@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,7 +15,11 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from dicom_node.archive import Archive
+from dicom_node.associations import SourcePolicy
 from dicom_node.scu import Peer
+from dicom_node.tls import ClientTls, server_context
+from dicom_node.web_peer import WebPeer
+from dicom_node.writing import ImageForm, SummaryForm
 from domain.findings import QualityReport
 from domain.generation import Publication
 from domain.pairing import PairedContext
@@ -25,13 +30,14 @@ from fhir_adapter.local_store import LocalFhirStore
 from fhir_adapter.store import FhirStore
 from provenance.signing import SigningKey
 from veraicon.artifacts import BYTES, GENERATED_VOLUME, ArtifactFolder, Codec, json_codec
+from veraicon.committing import committer_of
 from veraicon.database import connect, migrate
-from veraicon.destinations import ArchiveDestination, Destination, PacsDestination
+from veraicon.destinations import ArchiveDestination, Destination, DicomWebDestination, PacsDestination
 from veraicon.jobs import Jobs
 from veraicon.model import SiteModel
 from veraicon.pipeline import JobState
-from veraicon.publishing import ATTESTATION, Publisher
-from veraicon.sections import DestinationSettings
+from veraicon.publishing import ATTESTATION, PublishedForms, Publisher
+from veraicon.sections import DestinationSettings, DicomWebSettings, NodeSettings, PublicationSettings, SourceSettings
 from veraicon.settings import Settings
 from veraicon.steps import SiteSteps
 
@@ -50,21 +56,74 @@ class Site:
     @property
     def destinations(self) -> tuple[Destination, ...]:
         """The configured PACS, or our own archive where none is."""
-        ours = self.settings.node.ae_title
-        configured = tuple(PacsDestination(peer_of(peer, ours)) for peer in self.settings.destinations)
+        ours = self.settings.node
+        configured: tuple[Destination, ...] = tuple(
+            PacsDestination(peer_of(peer, ours), committer_of(peer, peer_of(peer, ours), self.engine))
+            for peer in self.settings.destinations
+        )
+        configured += tuple(DicomWebDestination(web_peer_of(peer)) for peer in self.settings.dicomweb if peer.publish)
         return configured or (ArchiveDestination(self.archive),)
 
 
-def peer_of(destination: DestinationSettings, calling_ae_title: str) -> Peer:
-    """Return a configured destination as the DICOM node knows it."""
+def peer_of(remote: DestinationSettings | SourceSettings, node: NodeSettings) -> Peer:
+    """Return a configured destination, or a source with a port, as our node calls it."""
     return Peer(
-        name=destination.name,
-        ae_title=destination.ae_title,
-        host=destination.host,
-        port=destination.port,
-        calling_ae_title=calling_ae_title,
-        timeout_s=destination.timeout_s,
+        name=remote.name,
+        ae_title=remote.ae_title,
+        host=remote.host,
+        port=remote.port,
+        calling_ae_title=node.ae_title,
+        timeout_s=getattr(remote, "timeout_s", node.dimse_timeout_s),
+        tls=_tls_of(remote, node) if remote.tls else None,
     )
+
+
+def web_peer_of(remote: DicomWebSettings) -> WebPeer:
+    """Return a configured DICOMweb service as we call it."""
+    return WebPeer(
+        name=remote.name,
+        url=remote.url,
+        token=remote.token.get_secret_value(),
+        timeout_s=remote.timeout_s,
+        qido_prefix=remote.qido_prefix.strip("/"),
+        wado_prefix=remote.wado_prefix.strip("/"),
+        stow_prefix=remote.stow_prefix.strip("/"),
+    )
+
+
+def _tls_of(remote: DestinationSettings | SourceSettings, node: NodeSettings) -> ClientTls:
+    ca, certificate, key = (Path(name) if name else None for name in (remote.tls_ca, node.tls_certificate, node.tls_key))
+    return ClientTls(ca, certificate, key, check_host=remote.tls_check_host)
+
+
+def listener_context(node: NodeSettings) -> ssl.SSLContext:
+    """Return how our node listens over TLS.
+
+    Raises
+    ------
+    ConfigurationError
+        If certificate, key or authorities cannot be used.
+    """
+    return server_context(
+        certificate=Path(node.tls_certificate),
+        key=Path(node.tls_key),
+        client_ca=Path(node.tls_client_ca) if node.tls_client_ca else None,
+    )
+
+
+def policies_of(sources: Sequence[SourceSettings]) -> dict[str, SourcePolicy]:
+    """Return what each calling AE title may do; several sources of one title may call from the hosts of all of them."""
+    policies: dict[str, SourcePolicy] = {}
+    for title in dict.fromkeys(source.ae_title for source in sources):
+        named = [source for source in sources if source.ae_title == title]
+        hosts = tuple(source.host for source in named)
+        limits = [source.maximum_associations for source in named]
+        policies[title] = SourcePolicy(
+            hosts=hosts if all(hosts) else (),
+            maximum_associations=max(limits) if all(limits) else None,
+            tls_required=any(source.tls for source in named),
+        )
+    return policies
 
 
 @contextmanager
@@ -129,6 +188,15 @@ def _salt(folder: Path) -> bytes:
     return ArtifactFolder(path.parent).once(path.name, BYTES, lambda: secrets.token_bytes(32))
 
 
+def forms_of(publication: PublicationSettings) -> PublishedForms:
+    """Return what the site wants published of each volume."""
+    return PublishedForms(
+        image=ImageForm(publication.image),
+        segmentation=publication.segmentation,
+        summary=None if publication.summary == "none" else SummaryForm(publication.summary),
+    )
+
+
 def worker_steps(
     site: Site,
     *,
@@ -159,6 +227,7 @@ def worker_steps(
             organization=settings.provenance.organization,
             issuer=settings.provenance.issuer,
             software_version=version("veraicon"),
+            forms=forms_of(settings.publication),
             folder_of=site.jobs.artifacts,
         ),
         cancelled=cancelled or site.jobs.cancelled,

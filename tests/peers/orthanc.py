@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +47,31 @@ def find_orthanc() -> str:
     return found
 
 
+def find_dicomweb() -> str:
+    """Return Orthanc's DICOMweb plugin, or skip by its name."""
+    plugin = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+    if not plugin.exists():
+        pytest.skip("DICOMweb plugin not here: libOrthancDicomWeb.so (Debian package orthanc-dicomweb)")
+    return str(plugin)
+
+
 @contextmanager
 def running_orthanc(
-    folder: Path, *, dicom_port: int, http_port: int, node_port: int, node_ae_title: str = "VERAICON", deadline_s: float = 30.0
+    folder: Path,
+    *,
+    dicom_port: int,
+    http_port: int,
+    node_port: int,
+    node_ae_title: str = "VERAICON",
+    deadline_s: float = 30.0,
+    more: Mapping[str, object] | None = None,
 ) -> Iterator[Orthanc]:
-    """Run Orthanc with everything in `folder`; it knows us as modality ``veraicon``."""
+    """Run Orthanc with everything in `folder`; it knows us as modality ``veraicon``. `more` adds settings of its own."""
     program = find_orthanc()
     settings = folder / "orthanc.json"
-    settings.write_text(json.dumps(_settings(folder, dicom_port, http_port, node_port, node_ae_title)), encoding="utf-8")
+    settings.write_text(
+        json.dumps({**_settings(folder, dicom_port, http_port, node_port, node_ae_title), **(more or {})}), encoding="utf-8"
+    )
     environment = {**os.environ, "TCP_NODELAY": "1"}
     with (folder / "orthanc.log").open("wb") as log:
         process = subprocess.Popen([program, str(settings)], env=environment, stdout=log, stderr=log, cwd=folder)
@@ -70,6 +87,7 @@ def running_orthanc(
 
 def _settings(folder: Path, dicom_port: int, http_port: int, node_port: int, node_ae_title: str) -> dict[str, object]:
     node = {"AET": node_ae_title, "Host": "127.0.0.1", "Port": node_port, "AllowEcho": True, "AllowStore": True}
+    node["AllowStorageCommitment"] = True
     return {
         "Name": "peer",
         "StorageDirectory": str(folder / "storage"),

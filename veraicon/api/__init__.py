@@ -1,1 +1,1 @@
-"""HTTP: health, jobs, requests, public keys, and our own FHIR store."""
+"""HTTP: health, jobs, requests, public keys, our own FHIR store, and DICOMweb."""

@@ -9,7 +9,9 @@ from fastapi.responses import JSONResponse
 
 from domain.errors import VeraiconError
 from fhir_adapter.outcomes import to_outcome
-from veraicon.api import fhir, health, jobs
+from veraicon.api import fhir, health, jobs, series
+from veraicon.api.dicomweb import qido, rendered, stow, wado
+from veraicon.api.dicomweb.answers import DICOMWEB, status_of
 from veraicon.api.security import bearer_check
 from veraicon.wiring import Site
 
@@ -22,7 +24,10 @@ def create_app(site: Site) -> FastAPI:
     guarded = [Depends(bearer_check(site.settings.http.token.get_secret_value()))]
     app.include_router(health.router(site))
     app.include_router(jobs.router(site), dependencies=guarded)
+    app.include_router(series.router(site), dependencies=guarded)
     app.include_router(fhir.router(site), prefix="/fhir", dependencies=guarded)
+    for service in (qido, wado, rendered, stow):
+        app.include_router(service.router(site), prefix=DICOMWEB, dependencies=guarded)
     app.add_exception_handler(VeraiconError, _answer_error)
     return app
 
@@ -33,7 +38,8 @@ def _answer_error(request: Request, error: Exception) -> JSONResponse:
         raise error
     if request.url.path.startswith("/fhir"):
         return JSONResponse(to_outcome(error), status_code=error.http_status, media_type=FHIR_JSON)
-    return JSONResponse(problem(error), status_code=error.http_status, media_type="application/problem+json")
+    status = status_of(error) if request.url.path.startswith(DICOMWEB) else error.http_status
+    return JSONResponse({**problem(error), "status": status}, status_code=status, media_type="application/problem+json")
 
 
 def problem(error: VeraiconError) -> dict[str, object]:

@@ -24,7 +24,7 @@ def test_example_file_with_every_line_in_force_means_the_defaults(tmp_path: Path
     peers = [number for number, line in enumerate(lines) if line == 'name = ""  # how we call it']
     text = "\n".join(lines[: peers[0]])  # the peers that follow are examples without defaults
     assert load_settings(_write(tmp_path, text)) == load_settings(_write(tmp_path, ""))
-    assert set(tomllib.loads(text)) == set(Settings.model_fields) - {"sources", "destinations"}
+    assert set(tomllib.loads(text)) == set(Settings.model_fields) - {"sources", "destinations", "dicomweb"}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,14 @@ def test_example_file_with_every_line_in_force_means_the_defaults(tmp_path: Path
         ("[node]\nport = 70000\n", "node.port", ""),
         ('[node]\nae_title = "A TITLE THAT IS TOO LONG"\n', "node.ae_title", ""),
         ('[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\n', "destinations.0.port", ""),
+        ('[[dicomweb]]\nname = "a"\nurl = "ftp://h"\n', "dicomweb.0.url", ""),
+        (
+            '[[dicomweb]]\nname = "a"\nurl = "http://h"\n[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nport = 104\n',
+            "two peers have one name",
+            "",
+        ),
         ('[pairing]\ntimezone = "Europe/Nowhere"\n', "pairing.timezone", ""),
+        ('[publication]\nimage = "modern"\n', "publication.image", ""),
         ("not toml", "veraicon.toml", "config example"),
         ('[http]\nhost = "0.0.0.0"\n', "http.token", ""),
     ],

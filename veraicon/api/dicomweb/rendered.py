@@ -1,0 +1,90 @@
+"""Rendered resources: frames as PNG or JPEG (PS3.18 10.4.1.1.3 and 10.4.1.1.4), windowed as the caller asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from dicom_node.media_types import Wanted
+from dicom_node.rendering import RENDERED_TYPES, Rendering, parse_rendering, render
+from dicom_node.retrieval import HeldInstance, dataset
+from dicom_node.web_frames import number_of_frames, require_frames
+from domain.errors import AnswerUnacceptable
+from veraicon.api.dicomweb.answers import Part, accepted, multipart_answer, warning_header
+from veraicon.api.dicomweb.wado import INSTANCE, SERIES, STUDY, held_below, parse_frame_numbers
+from veraicon.wiring import Site
+
+_THUMBNAIL = "128,128"
+_NOT_DONE = ("annotation", "iccprofile")
+
+
+def router(site: Site) -> APIRouter:
+    """Return the rendered routes."""
+    routes = APIRouter()
+
+    @routes.get(STUDY + "/rendered")
+    @routes.get(SERIES + "/rendered")
+    @routes.get(INSTANCE + "/rendered")
+    def rendered(request: Request) -> Response:
+        """Give the first frame of each instance as parts; as one picture, that of the instance in the middle."""
+        return _answer(site, request, held_below(site, request), (1,), request.query_params)
+
+    @routes.get(STUDY + "/thumbnail")
+    @routes.get(SERIES + "/thumbnail")
+    @routes.get(INSTANCE + "/thumbnail")
+    def thumbnail(request: Request) -> Response:
+        """Give one small picture that stands for the whole."""
+        parameters = {"viewport": _THUMBNAIL, **request.query_params}
+        held = held_below(site, request)
+        return _answer(site, request, held[len(held) // 2 :][:1], (1,), parameters)
+
+    @routes.get(INSTANCE + "/frames/{numbers}/rendered")
+    def rendered_frames(request: Request, numbers: str) -> Response:
+        """Give frames by number, from 1."""
+        return _answer(site, request, held_below(site, request), parse_frame_numbers(numbers), request.query_params)
+
+    @routes.get(INSTANCE + "/frames/{numbers}/thumbnail")
+    def frame_thumbnail(request: Request, numbers: str) -> Response:
+        """Give small pictures of frames."""
+        parameters = {"viewport": _THUMBNAIL, **request.query_params}
+        return _answer(site, request, held_below(site, request), parse_frame_numbers(numbers), parameters)
+
+    return routes
+
+
+def _answer(
+    site: Site, request: Request, held: Sequence[HeldInstance], numbers: Sequence[int], parameters: Mapping[str, str]
+) -> Response:
+    rendering = parse_rendering(parameters)
+    media_type, multipart = _form(accepted(request), several=len(numbers) > 1)
+    if multipart:
+        return multipart_answer(media_type, _parts(site, held, numbers, media_type, rendering))
+    ds = dataset(site.archive, held[len(held) // 2])
+    require_frames(ds, numbers)
+    warnings = [f"The {name} parameter is not supported." for name in _NOT_DONE if name in parameters]
+    return Response(render(ds, numbers[0], media_type, rendering), headers=warning_header(warnings), media_type=media_type)
+
+
+def _form(wanted: Sequence[Wanted], *, several: bool) -> tuple[str, bool]:
+    for one in wanted:
+        for media_type in RENDERED_TYPES:
+            if one.takes(media_type) and not (several and one.multipart is False):
+                return media_type, several or bool(one.multipart)
+    raise AnswerUnacceptable(
+        found="an Accept header that allows no picture that is made here",
+        allowed=f"{' or '.join(RENDERED_TYPES)}; several frames as multipart/related",
+        action="accept it",
+    )
+
+
+def _parts(
+    site: Site, held: Sequence[HeldInstance], numbers: Sequence[int], media_type: str, rendering: Rendering
+) -> Iterator[Part]:
+    for one in held:
+        ds = dataset(site.archive, one)
+        if len(held) > 1 and number_of_frames(ds) == 0:
+            continue  # a report in the midst of images
+        require_frames(ds, numbers)
+        for number in numbers:
+            yield {"Content-Type": media_type}, [render(ds, number, media_type, rendering)]
