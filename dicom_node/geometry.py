@@ -133,28 +133,39 @@ def _require_no_tilt(steps: FloatArray, distances: FloatArray, normal: FloatArra
     aside = np.linalg.norm(steps - np.outer(distances, normal), axis=1)
     tilt = float(np.median(np.degrees(np.arctan2(aside, distances))))
     if tilt > TILT_TOLERANCE_DEGREES:
+        uneven = _unevenness(distances)
         raise UnsupportedSeries(
-            found=f"a gantry tilt of {tilt:.1f} degrees: each slice is shifted sideways against the one before",
+            found=f"a gantry tilt of {tilt:.1f} degrees: each slice is shifted sideways against the one before"
+            + (f"; and {uneven}" if uneven else ""),
             allowed=f"slices stacked along their normal within {TILT_TOLERANCE_DEGREES:g} degrees",
             action="send a series that was reformatted without tilt",
         )
 
 
 def _require_even(distances: FloatArray) -> None:
-    usual = float(np.median(distances))
-    tolerance = max(ABSOLUTE_TOLERANCE_MM, RELATIVE_TOLERANCE * usual)
+    found = _unevenness(distances)
+    if found:
+        raise IncompleteSeries(
+            found=found,
+            allowed=f"slice distances that are equal within {_evenness_mm(distances):.3f} mm",
+            action="send the slices that are missing, or one evenly spaced series",
+        )
+
+
+def _unevenness(distances: FloatArray) -> str:
+    """What is uneven about the slice distances, told as missing slices where they explain it; empty where nothing is."""
+    usual, tolerance = float(np.median(distances)), _evenness_mm(distances)
     uneven = distances[np.abs(distances - usual) > tolerance]
     if not len(uneven):
-        return
-    multiples = uneven / usual
-    missing = np.rint(multiples).astype(int) - 1
+        return ""
+    missing = np.rint(uneven / usual).astype(int) - 1
     whole = np.all(missing >= 1) and np.all(np.abs(uneven - (missing + 1) * usual) <= tolerance * (missing + 1))
     what = f"{int(missing.sum())} slices missing in {len(uneven)} gaps" if whole else f"{len(uneven)} uneven slice distances"
-    raise IncompleteSeries(
-        found=f"{what}: distances from {distances.min():.3f} to {distances.max():.3f} mm, usually {usual:.3f} mm",
-        allowed=f"slice distances that are equal within {tolerance:.3f} mm",
-        action="send the slices that are missing, or one evenly spaced series",
-    )
+    return f"{what}: distances from {distances.min():.3f} to {distances.max():.3f} mm, usually {usual:.3f} mm"
+
+
+def _evenness_mm(distances: FloatArray) -> float:
+    return max(ABSOLUTE_TOLERANCE_MM, RELATIVE_TOLERANCE * float(np.median(distances)))
 
 
 def _require_on_line(positions: FloatArray, affine: FloatArray) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from domain.identifiers import AccessionNumber, InstanceUid, PatientIdentifier, SeriesUid, StudyUid, derive_uid
@@ -26,6 +26,10 @@ class SeriesIdentity:
         Study, series and content time; aware.
     body_part : str
         Body Part Examined (0018,0015), a term of PS3.16 Annex L; empty where the model names none.
+    series_number : int
+        Series Number (0020,0011).
+    part : str
+        Which series of the request: empty for the images, else a fixed name that its UIDs derive from (``segmentation``).
     """
 
     request_id: str
@@ -43,10 +47,22 @@ class SeriesIdentity:
     body_part: str = "BRAIN"
     birth_date: str = ""
     sex: str = ""
+    series_number: int = 1
+    part: str = ""
 
     def instance_uid(self, number: int) -> InstanceUid:
         """Return the UID of the instance with this number, from 1."""
-        return InstanceUid(derive_uid(self.request_id, "instance", str(number)))
+        return InstanceUid(derive_uid(self.request_id, "instance", *filter(None, [self.part]), str(number)))
+
+    def companion(self, part: str, *, series_number: int, description: str) -> SeriesIdentity:
+        """Return the identity of another series of the same study and patient."""
+        return replace(
+            self,
+            series_uid=SeriesUid(derive_uid(self.request_id, "series", part)),
+            series_number=series_number,
+            series_description=description,
+            part=part,
+        )
 
     @classmethod
     def for_request(
@@ -58,6 +74,7 @@ class SeriesIdentity:
         created_at: datetime,
         software_version: str,
         body_part: str = "BRAIN",
+        modality: str = "MR",
     ) -> SeriesIdentity:
         """Return the identity that belongs to a request: a synthetic patient and a study of its own."""
         study_uid = derive_uid(request_id, "study")
@@ -72,7 +89,7 @@ class SeriesIdentity:
             issuer=issuer,
             accession=AccessionNumber(f"SYN{label}"),
             study_description="SYNTHETIC - NOT A PATIENT",
-            series_description="SYNTHETIC MR, AI generated, not for clinical use",
+            series_description=f"SYNTHETIC {modality}, AI generated, not for clinical use",
             created_at=created_at,
             software_version=software_version,
             body_part=body_part,

@@ -1,4 +1,4 @@
-"""Instances of a classic single-frame MR or CT series as a volume; what cannot be taken is refused by name. Pure."""
+"""Instances of an MR or CT series, classic or enhanced, as a volume; what cannot be taken is refused by name. Pure."""
 
 from __future__ import annotations
 
@@ -7,48 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import (
-    UID,
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    EnhancedMRColorImageStorage,
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-)
+from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
 from dicom_node.describing import describe_series
-from dicom_node.geometry import DIRECTION_TOLERANCE, stack_geometry
-from dicom_node.headers import PARSE_ERRORS, text_of
+from dicom_node.frames import Frame, classic_frame, mixed, require_one_kind, require_one_plane
+from dicom_node.geometry import stack_geometry
+from dicom_node.headers import text_of
+from dicom_node.multiframe import ENHANCED, enhanced_frames, in_order
+from dicom_node.pixels import decode_pixels, is_padding
 from domain.errors import IncompleteSeries, UnreadableInstance, UnsupportedSeries
-from domain.volume import Volume
+from domain.volume import FloatArray, Volume
 
 __all__ = ["decode_pixels", "describe_series", "read_volume"]
 
 _CLASSIC = {MRImageStorage: "MR", CTImageStorage: "CT"}
-_ENHANCED = {
-    EnhancedMRImageStorage,
-    EnhancedMRColorImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-}
+_MODALITIES = _CLASSIC | ENHANCED
 _UNITS = {"MR": "1", "CT": "[hnsf'U]"}
 
 # What must be the same in each instance for the slices to be one grid.
 _SHARED = ("SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "Rows", "Columns", "PhotometricInterpretation")
 
-_ALLOWED = "a classic single-frame MR or CT series, grey scale, one slice an instance"
+_ALLOWED = "an MR or CT series in grey scale: classic with one slice an instance, or one enhanced multi-frame object"
 
 
 def read_volume(datasets: Sequence[Dataset]) -> Volume:
     """Return the volume that the instances of one series form.
 
-    Slices are sorted by position along their normal; Instance Number is not looked at. Rescale slope and intercept are applied
-    slice by slice, so CT comes in Hounsfield units.
+    Slices are sorted by position along their normal; neither Instance Number nor the order of frames is looked at. Rescale
+    slope and intercept are applied slice by slice, so CT comes in Hounsfield units. Padding around the image is no measurement:
+    it takes the lowest measured value of the volume.
 
     Parameters
     ----------
@@ -63,141 +50,125 @@ def read_volume(datasets: Sequence[Dataset]) -> Volume:
     Raises
     ------
     UnsupportedSeries
-        If it is an enhanced multi-frame object, a mosaic, in colour, tilted, mixed, a single slice, no MR or CT, without
-        geometry, or compressed in a way that nothing here decodes.
+        If it holds more than one stack, echo, b-value, frame type or temporal position, is a mosaic, in colour, in MONOCHROME1,
+        tilted, mixed, a single slice, no MR or CT, without geometry, with a lookup table, or compressed in a way that nothing
+        here decodes.
     IncompleteSeries
-        If slices are missing, doubled or unevenly spaced (tolerances: see `dicom_node.geometry`).
+        If slices or parts of a concatenation are missing, doubled or unevenly spaced (tolerances: `dicom_node.geometry`).
     UnreadableInstance
-        If Pixel Data is damaged.
+        If Pixel Data or functional groups are damaged.
 
     References
     ----------
-    DICOM PS3.3 C.7.6.2 (Image Plane), C.7.6.3 (Image Pixel), C.11.1 (Modality LUT), C.8.2 (CT), C.8.3 (MR).
+    DICOM PS3.3 C.7.6.2 (Image Plane), C.7.6.3 (Image Pixel), C.7.6.16 (Multi-frame Functional Groups), C.11.1 (Modality LUT),
+    C.8.2 (CT), C.8.3 (MR), C.8.13 (Enhanced MR), C.8.15 (Enhanced CT).
     """
     if not datasets:
         raise IncompleteSeries(found="no instance", allowed=_ALLOWED, action="send the series")
     for ds in datasets:
-        _require_classic(ds)
+        _require_image(ds)
     _require_one_grid(datasets)
+    datasets, frames = _frames(datasets)
     first = datasets[0]
-    geometry = stack_geometry(
-        [_numbers(ds, "ImagePositionPatient", 3) for ds in datasets],
-        _numbers(first, "ImageOrientationPatient", 6),
-        _numbers(first, "PixelSpacing", 2),
-    )
-    modality = _CLASSIC[UID(first.SOPClassUID)]
-    array = np.empty((len(datasets), int(first.Rows), int(first.Columns)), dtype=np.float32)  # (slice, row, column)
-    for place, index in enumerate(geometry.order):
-        array[place] = _rescaled(datasets[index], modality)
+    modality = _MODALITIES[UID(first.SOPClassUID)]
+    require_one_plane(frames)
+    require_one_kind(frames)
+    if modality == "CT":
+        _require_hounsfield(frames)
+    geometry = stack_geometry([frame.position_mm for frame in frames], frames[0].orientation, frames[0].pixel_spacing_mm)
+    places = {index: place for place, index in enumerate(geometry.order)}
+    array = _values(datasets, frames, places)
     return Volume(array, geometry.affine_lps, text_of(first, "FrameOfReferenceUID"), modality, _UNITS[modality])
 
 
-def decode_pixels(ds: Dataset) -> NDArray[np.generic]:
-    """Return the stored values of one instance, (row, column), decompressed where needed.
-
-    Raises
-    ------
-    UnsupportedSeries
-        If nothing here decodes the transfer syntax.
-    UnreadableInstance
-        If Pixel Data is missing or damaged.
-    """
-    syntax = UID(ds.file_meta.TransferSyntaxUID)
-    if not _can_decode(syntax):
-        raise UnsupportedSeries(
-            found=f"Pixel Data in transfer syntax {syntax.name} ({syntax})",
-            allowed="uncompressed, RLE, JPEG-LS or JPEG 2000 (others where a decoder is installed)",
-            action="send the series uncompressed, or install a decoder for it",
-        )
-    try:
-        return pixel_array(ds)
-    except (*PARSE_ERRORS, RuntimeError) as error:
-        raise UnreadableInstance(
-            found=f"Pixel Data that does not decode ({type(error).__name__})",
-            allowed="as many values as rows, columns and bits ask for (PS3.3 C.7.6.3)",
-            action="send the instance again",
-        ) from error
+def _frames(datasets: Sequence[Dataset]) -> tuple[Sequence[Dataset], list[Frame]]:
+    """Return instances in reading order and all of their frames."""
+    if UID(datasets[0].SOPClassUID) in _CLASSIC:
+        return datasets, [classic_frame(ds, index) for index, ds in enumerate(datasets)]
+    datasets = in_order(datasets)
+    return datasets, [frame for index, ds in enumerate(datasets) for frame in enhanced_frames(ds, index)]
 
 
-def _can_decode(syntax: UID) -> bool:
-    """Whether a decoder is installed; a syntax newer than the installed dictionary is simply one without."""
-    try:
-        return get_decoder(syntax).is_available
-    except NotImplementedError:
-        return False
+def _values(datasets: Sequence[Dataset], frames: Sequence[Frame], places: dict[int, int]) -> FloatArray:
+    """Return the volume's array, (slice, row, column), in output units; each instance is decoded once."""
+    rows, columns = int(datasets[0].Rows), int(datasets[0].Columns)
+    array = np.empty((len(frames), rows, columns), dtype=np.float32)  # (slice, row, column)
+    padding = np.zeros(array.shape, dtype=np.bool_)
+    by_instance: dict[int, list[int]] = {}
+    for index, frame in enumerate(frames):
+        by_instance.setdefault(frame.instance, []).append(index)
+    for instance, members in by_instance.items():
+        ds = datasets[instance]
+        stored = _stored_frames(ds, len(members))  # (frame, row, column)
+        padded = is_padding(ds, stored)
+        for index in members:
+            frame, place = frames[index], places[index]
+            array[place] = _rescaled(stored[frame.number], frame)
+            if padded is not None:
+                padding[place] = padded[frame.number]
+    return _without_padding(array, padding)
 
 
-def _rescaled(ds: Dataset, modality: str) -> NDArray[np.float32]:
-    """Stored values to output units (PS3.3 C.11.1.1.2); the sum is made in float64, so that HU stay whole numbers."""
+def _stored_frames(ds: Dataset, count: int) -> NDArray[np.generic]:
     stored = decode_pixels(ds)
-    if stored.shape != (int(ds.Rows), int(ds.Columns)):
+    if stored.ndim == 2:
+        stored = stored[None]
+    if stored.shape != (count, int(ds.Rows), int(ds.Columns)):
         raise UnreadableInstance(
             found=f"Pixel Data of shape {stored.shape}",
-            allowed="one frame of rows by columns",
+            allowed=f"{count} frames of rows by columns",
             action="send the instance again",
         )
-    kind = text_of(ds, "RescaleType").upper()
-    if modality == "CT" and (kind not in ("", "HU") or "RescaleSlope" not in ds or "RescaleIntercept" not in ds):
+    return stored
+
+
+def _rescaled(stored: NDArray[np.generic], frame: Frame) -> FloatArray:
+    """Stored values to output units (PS3.3 C.11.1.1.2); the sum is made in float64, so that HU stay whole numbers."""
+    return (stored.astype(np.float64) * frame.slope + frame.intercept).astype(np.float32)
+
+
+def _without_padding(array: FloatArray, padding: NDArray[np.bool_]) -> FloatArray:
+    if not padding.any():
+        return array
+    if padding.all():
         raise UnsupportedSeries(
-            found=f"a CT slice with rescale type {kind or 'HU'} and without slope or intercept"
-            if kind in ("", "HU")
-            else f"a CT slice in {kind}",
-            allowed="Hounsfield units by Rescale Slope and Intercept (PS3.3 C.8.2.1)",
-            action="send the original CT series",
+            found="a series whose pixels are all padding", allowed="measured pixels", action="send a series that shows anatomy"
         )
-    slope, intercept = _number_or(ds, "RescaleSlope", 1.0), _number_or(ds, "RescaleIntercept", 0.0)
-    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+    array[padding] = array[~padding].min()
+    return array
 
 
-def _require_classic(ds: Dataset) -> None:
+def _require_image(ds: Dataset) -> None:
     sop_class = UID(text_of(ds, "SOPClassUID"))
     found = ""
-    if sop_class in _ENHANCED:
-        found = f"{sop_class.name}: an enhanced multi-frame object"
-    elif sop_class not in _CLASSIC:
+    if sop_class not in _MODALITIES:
         found = f"{sop_class.name} ({text_of(ds, 'Modality') or 'no modality'})"
-    elif text_of(ds, "NumberOfFrames") not in ("", "1"):
-        found = f"{text_of(ds, 'NumberOfFrames')} frames in one instance"
+    elif sop_class in _CLASSIC and text_of(ds, "NumberOfFrames") not in ("", "1"):
+        found = f"{text_of(ds, 'NumberOfFrames')} frames in one instance of a classic class"
     elif "MOSAIC" in text_of(ds, "ImageType").split("\\"):
         found = "a mosaic: many slices tiled into one image"
     elif text_of(ds, "SamplesPerPixel") != "1" or text_of(ds, "PhotometricInterpretation") != "MONOCHROME2":
         found = f"pixels in {text_of(ds, 'PhotometricInterpretation') or 'no stated photometric interpretation'}"
+    elif "ModalityLUTSequence" in ds:
+        found = "a Modality LUT: values by a table and not by slope and intercept"
     if found:
-        raise UnsupportedSeries(found=found, allowed=_ALLOWED, action="send the series as classic single-frame images")
+        raise UnsupportedSeries(found=found, allowed=_ALLOWED, action="send the original MR or CT series")
 
 
 def _require_one_grid(datasets: Sequence[Dataset]) -> None:
     for keyword in _SHARED:
         if len({text_of(ds, keyword) for ds in datasets}) > 1:
-            raise _mixed(f"more than one {keyword}")
-    for keyword, count, tolerance in (("ImageOrientationPatient", 6, DIRECTION_TOLERANCE), ("PixelSpacing", 2, 1e-4)):
-        values = np.array([_numbers(ds, keyword, count) for ds in datasets])
-        if np.abs(values - values[0]).max() > tolerance:
-            raise _mixed(f"more than one {keyword} (they differ by up to {np.abs(values - values[0]).max():.4f})")
+            raise mixed(f"more than one {keyword}")
 
 
-def _mixed(found: str) -> UnsupportedSeries:
-    return UnsupportedSeries(
-        found=found,
-        allowed="one grid: equal size, spacing, orientation and frame of reference in all slices",
-        action="split the series (localisers, reformats and acquisitions apart), then send it again",
-    )
-
-
-def _numbers(ds: Dataset, keyword: str, count: int) -> list[float]:
-    parts = text_of(ds, keyword).split("\\")
-    try:
-        values = [float(part) for part in parts]
-    except ValueError:
-        values = []
-    if len(values) != count or not np.isfinite(values).all():
+def _require_hounsfield(frames: Sequence[Frame]) -> None:
+    """CT values mean something only in HU: no slope is taken for granted (PS3.3 C.8.2.1, C.8.15.3.10)."""
+    for frame in frames:
+        if frame.rescale_type in ("", "HU") and frame.rescaled:
+            continue
+        found = f"a CT slice in {frame.rescale_type}" if frame.rescaled else "a CT slice without rescale slope or intercept"
         raise UnsupportedSeries(
-            found=f"a slice without {count} numbers in {keyword}",
-            allowed="Image Position, Image Orientation and Pixel Spacing in each slice (PS3.3 C.7.6.2)",
-            action="send a series that keeps its geometry",
+            found=found,
+            allowed="Hounsfield units by Rescale Slope and Intercept (PS3.3 C.8.2.1)",
+            action="send the original CT series",
         )
-    return values
-
-
-def _number_or(ds: Dataset, keyword: str, otherwise: float) -> float:
-    return _numbers(ds, keyword, 1)[0] if text_of(ds, keyword) else otherwise

@@ -12,7 +12,7 @@ from domain.series import GeneratedInstance, GeneratedSeries
 
 @dataclass(frozen=True, slots=True)
 class ProvenanceStatement:
-    """Claims about one generated series, complete before publication; signed and carried inside each instance.
+    """Claims about what one request made, complete before publication; signed and carried inside each instance.
 
     Attributes
     ----------
@@ -24,6 +24,10 @@ class ProvenanceStatement:
         Targets are rendered as kinds only; a value never leaves in a statement.
     findings : tuple of Finding
         Quality findings; all passed or not applicable.
+    series : GeneratedSeries
+        The images.
+    companions : tuple of GeneratedSeries
+        Further series of the same study: segmentation, summary.
     """
 
     request_id: str
@@ -47,6 +51,12 @@ class ProvenanceStatement:
     series: GeneratedSeries
     software_version: str
     generated_at: datetime
+    companions: tuple[GeneratedSeries, ...] = ()
+
+    @property
+    def all_series(self) -> tuple[GeneratedSeries, ...]:
+        """Every series of the request, the images first."""
+        return (self.series, *self.companions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,10 @@ class Attestation:
 
     Attributes
     ----------
+    series_uid : str
+        Series of the images.
+    instances : tuple of GeneratedInstance
+        Of every series of the request.
     provenance_reference : str
         ``Provenance/<id>`` on the FHIR server.
     resources : tuple of ResourceDigest

@@ -113,18 +113,35 @@ class GeneratedVolume:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A destination's word that it took the whole series."""
+    """A destination's word that it took every instance of every series.
+
+    Attributes
+    ----------
+    committed : bool or None
+        Whether it committed to keep them (DICOM PS3.4 Annex J): False where it accepted the request and its report is not here
+        in time; None where it was not asked, or does not offer it.
+    """
 
     destination: str
     protocol: str
     instances: int
     accepted_at: datetime
+    committed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """Who accepted which instances."""
+    """Who accepted which instances.
+
+    Attributes
+    ----------
+    series : GeneratedSeries
+        The images.
+    companions : tuple of GeneratedSeries
+        Further series of the same study: segmentation, summary.
+    """
 
     request_id: str
     series: GeneratedSeries
     receipts: tuple[Receipt, ...]
+    companions: tuple[GeneratedSeries, ...] = ()

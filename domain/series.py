@@ -61,21 +61,22 @@ class GeneratedInstance:
 
     Attributes
     ----------
-    pixel_digest : str
-        ``sha256:`` digest of the value of Pixel Data as explicit little endian.
+    pixel_digest : str or None
+        ``sha256:`` digest of the value of Pixel Data as explicit little endian; None for a document, which has no pixels.
     dataset_digest : str
-        ``sha256:`` digest of every other attribute but our own signed block (see `provenance.digests`).
+        ``sha256:`` digest of every other attribute but our own signed block (see `provenance.digests`). A document's content is
+        among them.
     """
 
     sop_class_uid: str
     sop_instance_uid: InstanceUid
-    pixel_digest: str
+    pixel_digest: str | None
     dataset_digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSeries:
-    """A series that we made; it belongs to a synthetic patient of ours."""
+    """A series that we made, of images or of what belongs to them; it belongs to a synthetic patient of ours."""
 
     study_uid: StudyUid
     series_uid: SeriesUid

@@ -44,7 +44,7 @@ def render_resources(statement: ProvenanceStatement, publication: Publication, c
         ai_device(statement),
         model_card_document(statement, card),
         parameters_document(statement),
-        imaging_study(statement, publication.series),
+        imaging_study(statement),
     ]
 
 
@@ -124,36 +124,38 @@ def attestation_document(statement: ProvenanceStatement, jws: str) -> Json:
     ) | {"subject": _reference(statement, "Patient"), "context": {"related": [_reference(statement, "ImagingStudy")]}}
 
 
-def imaging_study(statement: ProvenanceStatement, series: GeneratedSeries) -> Json:
-    """Return the ImagingStudy of the generated series."""
-    modality = {"system": codes.MODALITY, "code": series.modality}
-    instances = [
-        {"uid": one.sop_instance_uid, "sopClass": {"system": codes.URI, "code": f"urn:oid:{one.sop_class_uid}"}}
-        for one in series.instances
-    ]
+def imaging_study(statement: ProvenanceStatement) -> Json:
+    """Return the ImagingStudy of everything that was generated: images, segmentation, summary."""
+    listed = [_listed_series(statement, series) for series in statement.all_series]
     return marked(
         {
             "resourceType": "ImagingStudy",
             "id": derive_fhir_id(statement.request_id, "ImagingStudy"),
-            "identifier": [uid_identifier(series.study_uid)],
+            "identifier": [uid_identifier(statement.series.study_uid)],
             "status": "available",
-            "modality": [modality],
+            "modality": [series["modality"] for series in listed],
             "subject": _reference(statement, "Patient"),
             "started": instant(statement.generated_at),
-            "numberOfSeries": 1,
-            "numberOfInstances": len(instances),
+            "numberOfSeries": len(listed),
+            "numberOfInstances": sum(series["numberOfInstances"] for series in listed),
             "description": "Synthetic volume made by a generator: not for clinical use",
-            "series": [
-                {
-                    "uid": series.series_uid,
-                    "modality": modality,
-                    "numberOfInstances": len(instances),
-                    "performer": [{"actor": _reference(statement, "Device")}],
-                    "instance": instances,
-                }
-            ],
+            "series": listed,
         }
     )
+
+
+def _listed_series(statement: ProvenanceStatement, series: GeneratedSeries) -> Json:
+    instances = [
+        {"uid": one.sop_instance_uid, "sopClass": {"system": codes.URI, "code": f"urn:oid:{one.sop_class_uid}"}}
+        for one in series.instances
+    ]
+    return {
+        "uid": series.series_uid,
+        "modality": {"system": codes.MODALITY, "code": series.modality},
+        "numberOfInstances": len(instances),
+        "performer": [{"actor": _reference(statement, "Device")}],
+        "instance": instances,
+    }
 
 
 def unsigned_provenance(statement: ProvenanceStatement, attestation_jws: str, *, now: datetime, organization: str) -> Json:

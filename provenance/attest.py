@@ -69,7 +69,7 @@ def attest(
     attestation = Attestation(
         request_id=statement.request_id,
         series_uid=statement.series.series_uid,
-        instances=statement.series.instances,
+        instances=tuple(one for series in statement.all_series for one in series.instances),
         provenance_reference=reference_to(provenance),
         resources=digests,
         jws=jws,
@@ -97,7 +97,7 @@ def parse_sidecar(content: object, keys: Mapping[str, Any]) -> Attestation:
         return Attestation(
             request_id=claims.request_id,
             series_uid=claims.series.series_uid,
-            instances=claims.series.instances,
+            instances=claims.instances,
             provenance_reference=str(payload["provenance"]),
             resources=tuple(ResourceDigest(str(one["reference"]), str(one["digest"])) for one in payload["resources"]),
             jws=sidecar_jws(content),
@@ -149,6 +149,7 @@ def _payload(
                 "protocol": receipt.protocol,
                 "instances": receipt.instances,
                 "acceptedAt": instant(receipt.accepted_at),
+                **({} if receipt.committed is None else {"committed": receipt.committed}),
             }
             for receipt in publication.receipts
         ],
@@ -157,8 +158,9 @@ def _payload(
 
 
 def _require_agreement(statement: ProvenanceStatement, publication: Publication, card: ModelCard) -> None:
-    count = len(statement.series.instances)
-    if publication.request_id != statement.request_id or publication.series != statement.series:
+    count = sum(len(series.instances) for series in statement.all_series)
+    published = (publication.series, *publication.companions)
+    if publication.request_id != statement.request_id or published != statement.all_series:
         found, allowed = "a publication of another series than the statement's", "the series that the statement names"
     elif not publication.receipts or any(receipt.instances != count for receipt in publication.receipts):
         found, allowed = "a publication that no destination accepted as a whole", f"receipts for all {count} instances"

@@ -97,6 +97,11 @@ def pixel_digest(ds: Dataset) -> str:
     return sha256_digest(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
 
 
+def has_pixels(ds: Dataset) -> bool:
+    """Return whether `ds` holds Pixel Data; a document (PDF, structured report) holds none."""
+    return _PIXEL_DATA in ds
+
+
 def can_decode(ds: Dataset) -> bool:
     """Return whether a decoder for the transfer syntax of `ds` is installed; without one nothing can be said of its pixels."""
     try:

@@ -26,18 +26,35 @@ class SignedClaims:
     request_id : str
         The request that everything of the series derives from.
     series : GeneratedSeries
-        The series with the digests of each instance.
+        The images with the digests of each instance.
+    companions : tuple of GeneratedSeries
+        Further series of the same study: segmentation, summary.
     claims : mapping
         The whole JSON, for display.
     """
 
     request_id: str
     series: GeneratedSeries
+    companions: tuple[GeneratedSeries, ...]
     claims: Mapping[str, Any]
+
+    @property
+    def all_series(self) -> tuple[GeneratedSeries, ...]:
+        """Every series that the statement names, the images first."""
+        return (self.series, *self.companions)
+
+    @property
+    def instances(self) -> tuple[GeneratedInstance, ...]:
+        """Every instance that the statement names."""
+        return tuple(instance for series in self.all_series for instance in series.instances)
 
     def instance(self, sop_instance_uid: str) -> GeneratedInstance | None:
         """Return the instance with this UID, or None where the statement does not name it."""
-        return next((i for i in self.series.instances if i.sop_instance_uid == sop_instance_uid), None)
+        return next((one for one in self.instances if one.sop_instance_uid == sop_instance_uid), None)
+
+    def series_of(self, series_uid: str) -> GeneratedSeries | None:
+        """Return the series with this UID, or None where the statement does not name it."""
+        return next((one for one in self.all_series if one.series_uid == series_uid), None)
 
 
 def provenance_reference(request_id: str) -> str:
@@ -64,11 +81,11 @@ def to_claims(statement: ProvenanceStatement) -> dict[str, Any]:
     Raises
     ------
     AttestationError
-        If the statement claims what cannot be claimed: a failed check, no instance, an instance twice, a digest of another
-        form, a time without a zone, or the source series as our own.
+        If the statement claims what cannot be claimed: a failed check, a series without an instance, an instance or a series
+        twice, series of several studies, a digest of another form, a time without a zone, or the source series as our own.
     """
     _require_claimable(statement)
-    return {
+    claims: dict[str, Any] = {
         "version": STATEMENT_VERSION,
         "requestId": statement.request_id,
         "requestedBy": statement.requested_by,
@@ -113,6 +130,9 @@ def to_claims(statement: ProvenanceStatement) -> dict[str, Any]:
         "quality": [_finding_claims(finding) for finding in statement.findings],
         "series": _series_claims(statement.series),
     }
+    if statement.companions:
+        claims["companions"] = [_series_claims(one) for one in statement.companions]
+    return claims
 
 
 def from_claims(claims: object) -> SignedClaims:
@@ -128,23 +148,28 @@ def from_claims(claims: object) -> SignedClaims:
         raise _malformed("a payload of another version")
     try:
         request_id, series = claims["requestId"], _series_from(claims["series"])
+        companions = tuple(_series_from(one) for one in claims.get("companions", ()))
     except (KeyError, TypeError, AttestationError) as error:
         raise _malformed("a statement that lacks its series, its request or a digest") from error
     if not isinstance(request_id, str):
         raise _malformed("a statement without a request id")
-    return SignedClaims(request_id, series, claims)
+    return SignedClaims(request_id, series, companions, claims)
 
 
 def _require_claimable(statement: ProvenanceStatement) -> None:
-    uids = [instance.sop_instance_uid for instance in statement.series.instances]
+    uids = [instance.sop_instance_uid for series in statement.all_series for instance in series.instances]
+    series_uids = [series.series_uid for series in statement.all_series]
+    owners = {(series.study_uid, series.patient) for series in statement.all_series}
     failed = [finding.check for finding in statement.findings if finding.outcome is Outcome.FAILED]
     passed = [finding.check for finding in statement.findings if finding.outcome is Outcome.PASSED]
     if failed or not passed:
         found = f"failed checks ({', '.join(failed)})" if failed else "no passed check"
-    elif not uids or len(set(uids)) != len(uids):
+    elif not all(series.instances for series in statement.all_series) or len(set(uids)) != len(uids):
         found = "a series without instances, or with one UID twice"
-    elif statement.series.series_uid == statement.source_series_uid:
+    elif statement.source_series_uid in series_uids:
         found = "the source series as the generated one"
+    elif len(set(series_uids)) != len(series_uids) or len(owners) != 1:
+        found = "one series twice, or series of several studies or patients"
     else:
         return
     raise AttestationError(
@@ -174,7 +199,7 @@ def _series_claims(series: GeneratedSeries) -> dict[str, Any]:
             {
                 "sopClassUid": instance.sop_class_uid,
                 "sopInstanceUid": instance.sop_instance_uid,
-                "pixelDigest": require_digest(instance.pixel_digest),
+                "pixelDigest": None if instance.pixel_digest is None else require_digest(instance.pixel_digest),
                 "datasetDigest": require_digest(instance.dataset_digest),
             }
             for instance in series.instances
@@ -187,7 +212,7 @@ def _series_from(claims: Mapping[str, Any]) -> GeneratedSeries:
         GeneratedInstance(
             sop_class_uid=str(one["sopClassUid"]),
             sop_instance_uid=InstanceUid(str(one["sopInstanceUid"])),
-            pixel_digest=require_digest(one["pixelDigest"]),
+            pixel_digest=None if one["pixelDigest"] is None else require_digest(one["pixelDigest"]),
             dataset_digest=require_digest(one["datasetDigest"]),
         )
         for one in claims["instances"]

@@ -15,10 +15,11 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from domain.identifiers import derive_fhir_id
+from domain.series import GeneratedInstance
 from provenance.as_dicom import EmbeddedStatement, extract
 from provenance.attest import sidecar_jws, verified_attestation
 from provenance.canonical import canonical_json, named_information, sha256_digest
-from provenance.digests import can_decode, dataset_digest, pixel_digest, resource_content, resource_digest
+from provenance.digests import can_decode, dataset_digest, has_pixels, pixel_digest, resource_content, resource_digest
 from provenance.fhir_codes import uid_identifier, uri_identifier
 from provenance.report import Answer, Claim, Truth, VerificationReport, judge, no, summarise, unknown, yes
 from provenance.signing import PROVENANCE_KIND, STATEMENT_KIND, key_id_of, verify, verify_detached
@@ -160,11 +161,11 @@ def _check_signed(embedded: list[EmbeddedStatement], keys: Json, held: list[Sign
 def _check_named(ds: Dataset, signed: SignedClaims | None) -> Answer:
     if signed is None:
         return unknown(_NOT_SIGNED)
-    series = signed.series
-    if (ds.StudyInstanceUID, ds.SeriesInstanceUID) != (series.study_uid, series.series_uid):
+    series = signed.series_of(ds.SeriesInstanceUID)
+    if series is None or ds.StudyInstanceUID != series.study_uid:
         return no("the statement is about another series")
     instance = signed.instance(ds.SOPInstanceUID)
-    if instance is None or instance.sop_class_uid != ds.SOPClassUID:
+    if instance is None or instance not in series.instances or instance.sop_class_uid != ds.SOPClassUID:
         return no("the statement names no such instance in this series")
     return yes("the statement names this instance, series and study")
 
@@ -176,6 +177,8 @@ def _check_digest(ds: Dataset, signed: SignedClaims | None, kind: str) -> Answer
     if instance is None:
         return no("the statement holds no digest for this SOP Instance UID")
     if kind == "pixel":
+        if instance.pixel_digest is None or not has_pixels(ds):
+            return _without_pixels(ds, instance)
         if not can_decode(ds):
             return unknown("no decoder for the transfer syntax of these pixels is installed here")
         same, what = pixel_digest(ds) == instance.pixel_digest, "pixel values"
@@ -184,8 +187,17 @@ def _check_digest(ds: Dataset, signed: SignedClaims | None, kind: str) -> Answer
     return yes(f"the {what} are as they were published") if same else no(f"the {what} are not those that were published")
 
 
+def _without_pixels(ds: Dataset, instance: GeneratedInstance) -> Answer:
+    """A document has none, by the statement and by itself; its content is among the attributes."""
+    if instance.pixel_digest is not None:
+        return no("the pixels that were published are gone")
+    if has_pixels(ds):
+        return no("pixels in an object that was published without any")
+    return yes("published as a document, without pixels: its content is among the attributes")
+
+
 def _check_marks(ds: Dataset) -> Answer:
-    image_type = ds.get("ImageType") or [""]
+    image_type = ds.get("ImageType") or ["" if has_pixels(ds) else "DERIVED"]  # a document has no Image Type
     lacking = [
         name
         for name, kept in (
@@ -199,17 +211,21 @@ def _check_marks(ds: Dataset) -> Answer:
 
 
 def _check_complete(statements: list[SignedClaims | None], uids: list[str]) -> Answer:
+    """Each series of which an instance was given has to be whole; a series that was not given at all is told."""
     signed = [one for one in statements if one is not None]
     if not signed or len(signed) != len(statements):
         return unknown(_NOT_SIGNED)
     if any(one.claims != signed[0].claims for one in signed[1:]):
         return no("the instances carry different statements")
-    stated = {str(instance.sop_instance_uid) for instance in signed[0].series.instances}
     if len(set(uids)) != len(uids):
         return no("an instance was given twice")
+    given = [series for series in signed[0].all_series if {i.sop_instance_uid for i in series.instances} & set(uids)]
+    stated = {str(instance.sop_instance_uid) for series in given or [signed[0].series] for instance in series.instances}
     if set(uids) != stated:
         return no(f"{len(stated - set(uids))} of {len(stated)} instances are missing, {len(set(uids) - stated)} are not stated")
-    return yes(f"all {len(stated)} instances of the statement are there, and no other")
+    others = [series.modality for series in signed[0].all_series if series not in given]
+    beside = f"; not given: the series of {', '.join(others)}" if others else ""
+    return yes(f"all {len(stated)} instances of {len(given)} series of the statement are there, and no other{beside}")
 
 
 def _companion_claims(

@@ -10,7 +10,7 @@ import typer
 
 from domain.errors import VeraiconError
 from veraicon import logs
-from veraicon.commands import checking, jobs, making, serving
+from veraicon.commands import checking, exporting, jobs, making, peers, series, serving
 from veraicon.commands.console import Invocation, complain
 
 app = typer.Typer(
@@ -25,12 +25,14 @@ app.command()(serving.serve)
 app.command()(serving.work)
 app.command()(making.generate)
 app.command()(checking.verify)
+app.command()(exporting.export)
 app.command()(serving.doctor)
 app.command()(making.train)
 app.add_typer(jobs.app, name="job")
+app.add_typer(series.app, name="series")
 app.add_typer(checking.models, name="models")
 app.add_typer(serving.config, name="config")
-app.add_typer(serving.peers, name="peer")
+app.add_typer(peers.app, name="peer")
 
 
 @app.callback()

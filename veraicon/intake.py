@@ -14,6 +14,9 @@ from veraicon.sections import GenerationSettings
 
 _log = structlog.get_logger()
 
+# PS3.3 C.7.3.1.1.1: segmentation, reports, documents, presentation states, key objects.
+_NO_IMAGES = frozenset({"SEG", "SR", "DOC", "PR", "KO"})
+
 
 class Intake:
     """Watches the archive and submits requests.
@@ -40,10 +43,15 @@ class Intake:
         """Submit the requests of every series that has settled since the last call; returns how many are new."""
         submitted = 0
         for settled in self._archive.unannounced(self._settle_s):
-            if self._settings.on_receive and not self._jobs.made_by_us(settled.series_uid):
+            if self._settings.on_receive and self._may_be_source(settled.series_uid):
                 submitted += self._submit(settled)
             self._archive.announce(settled.series_uid, settled.series_digest)
         return submitted
+
+    def _may_be_source(self, series_uid: str) -> bool:
+        """False for what we published ourselves, and for objects that hold no image of their own, our companions among them."""
+        found = self._archive.find("SERIES", {"SeriesInstanceUID": [series_uid]})
+        return found[0]["Modality"] not in _NO_IMAGES and not self._jobs.made_by_us(series_uid)
 
     def _submit(self, settled: SettledSeries) -> int:
         requests = requests_for(

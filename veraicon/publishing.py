@@ -13,12 +13,19 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 
 from dicom_node.files import to_part10, write_durably
-from dicom_node.writing import SeriesIdentity, write_series
+from dicom_node.writing import (
+    ImageForm,
+    SeriesIdentity,
+    SummaryForm,
+    write_segmentation,
+    write_series,
+    write_summary,
+)
 from domain.attestation import Attestation, ProvenanceStatement
 from domain.errors import AttestationError, PeerError
 from domain.findings import QualityReport
 from domain.generation import GeneratedVolume, GenerationRequest, Publication
-from domain.identifiers import InstanceUid
+from domain.identifiers import InstanceUid, SeriesUid
 from domain.model_card import ModelCard
 from domain.pairing import PairedContext
 from domain.series import GeneratedInstance, GeneratedSeries
@@ -26,7 +33,7 @@ from fhir_adapter.bundles import publication_bundle
 from fhir_adapter.store import FhirStore
 from provenance.as_dicom import embed
 from provenance.attest import attest, sidecar
-from provenance.digests import dataset_digest, pixel_digest
+from provenance.digests import dataset_digest, has_pixels, pixel_digest
 from provenance.signing import SigningKey
 from provenance.statement import provenance_reference, sign_statement
 from veraicon.artifacts import ArtifactFolder, json_codec
@@ -49,6 +56,25 @@ SIDECAR_NAME = "attestation.veraicon.json"
 
 
 @dataclass(frozen=True)
+class PublishedForms:
+    """What a site wants published of each volume.
+
+    Attributes
+    ----------
+    image : ImageForm
+        Classic or enhanced images.
+    segmentation : bool
+        Whether a label map becomes a segmentation.
+    summary : SummaryForm or None
+        A summary for people; None: none.
+    """
+
+    image: ImageForm = ImageForm.CLASSIC
+    segmentation: bool = True
+    summary: SummaryForm | None = None
+
+
+@dataclass(frozen=True)
 class Publisher:
     """Writes and sends series, and attests to them.
 
@@ -62,18 +88,20 @@ class Publisher:
     organization: str
     issuer: str
     software_version: str
+    forms: PublishedForms
     folder_of: Callable[[str], ArtifactFolder]
 
     def publish(
         self, request: GenerationRequest, paired: PairedContext, generated: GeneratedVolume, report: QualityReport
     ) -> Publication:
-        """Send the marked and signed series to every destination; see `veraicon.pipeline.Steps`."""
+        """Send the marked and signed instances to every destination; see `veraicon.pipeline.Steps`."""
         outbox = self.folder_of(request.request_id).folder / "series"
         if not outbox.exists():
             self._fill(outbox, request, paired, generated, report)
         instances = [dcmread(path) for path in sorted(outbox.glob("*.dcm"))]
         receipts = tuple(destination.accept(instances) for destination in self.destinations)
-        return Publication(request.request_id, self._statement(request).series, receipts)
+        statement = self._statement(request)
+        return Publication(request.request_id, statement.series, receipts, statement.companions)
 
     def attest(self, request: GenerationRequest, publication: Publication) -> Attestation:
         """Sign what was published and write it to the FHIR server in one transaction; see `veraicon.pipeline.Steps`.
@@ -111,21 +139,35 @@ class Publisher:
             issuer=self.issuer,
             created_at=generated.generated_at or request.requested_at,
             software_version=self.software_version,
+            modality=generated.volume.modality,
         )
-        instances = write_series(generated, identity, source=paired.series)
-        series = _series_of(instances, identity)
+        written = self._write(generated, identity, paired, report)
+        series = [_series_of(instances, identity) for instances in written.values()]
         statement = _state(request, paired, generated, report, series, self.software_version)
         signed = sign_statement(statement, self.key)
         reference = provenance_reference(request.request_id)
         filling = Path(tempfile.mkdtemp(dir=outbox.parent, prefix=".series-"))
         try:
-            for number, ds in enumerate(instances, start=1):
-                embed(ds, signed, reference)
-                write_durably(filling, f"{number:05d}.dcm", to_part10(ds))
+            for part, instances in written.items():
+                for number, ds in enumerate(instances, start=1):
+                    embed(ds, signed, reference)
+                    write_durably(filling, f"{part or f'{number:05d}'}.dcm", to_part10(ds))
             self.folder_of(request.request_id).once("statement", STATEMENT, lambda: statement)
             filling.replace(outbox)
         finally:
             shutil.rmtree(filling, ignore_errors=True)
+
+    def _write(
+        self, generated: GeneratedVolume, identity: SeriesIdentity, paired: PairedContext, report: QualityReport
+    ) -> dict[str, list[Dataset]]:
+        """Return the instances of each series by its name, which names its file too: the images (no name) first."""
+        images = write_series(generated, identity, source=paired.series, form=self.forms.image)
+        written = {"": images}
+        if self.forms.segmentation and generated.label_map is not None:
+            written["segmentation"] = [write_segmentation(generated, identity, images, self.card().reference.labels)]
+        if self.forms.summary is not None:
+            written["summary"] = [write_summary(generated, identity, images, report.findings, form=self.forms.summary)]
+        return written
 
     def _sign(self, request: GenerationRequest, publication: Publication) -> PreparedAttestation:
         attestation, resources = attest(
@@ -138,17 +180,17 @@ class Publisher:
 
 
 def _series_of(instances: Sequence[Dataset], identity: SeriesIdentity) -> GeneratedSeries:
-    """Return the series with the digests of what was written, before our own signed block is put in."""
+    """Return a series with the digests of what was written, before our own signed block is put in."""
     return GeneratedSeries(
         study_uid=identity.study_uid,
-        series_uid=identity.series_uid,
+        series_uid=SeriesUid(str(instances[0].SeriesInstanceUID)),
         patient=identity.patient,
         modality=str(instances[0].Modality),
         instances=tuple(
             GeneratedInstance(
                 sop_class_uid=str(ds.SOPClassUID),
                 sop_instance_uid=InstanceUid(str(ds.SOPInstanceUID)),
-                pixel_digest=pixel_digest(ds),
+                pixel_digest=pixel_digest(ds) if has_pixels(ds) else None,
                 dataset_digest=dataset_digest(ds),
             )
             for ds in instances
@@ -161,10 +203,10 @@ def _state(
     paired: PairedContext,
     generated: GeneratedVolume,
     report: QualityReport,
-    series: GeneratedSeries,
+    series: Sequence[GeneratedSeries],
     software_version: str,
 ) -> ProvenanceStatement:
-    """Gather the claims; each comes from the step that knows it."""
+    """Gather the claims; each comes from the step that knows it. The images stand first in `series`."""
     return ProvenanceStatement(
         request_id=request.request_id,
         requested_by=request.requested_by,
@@ -184,7 +226,8 @@ def _state(
         conditioning=generated.conditioning,
         environment=generated.environment,
         findings=report.findings,
-        series=series,
+        series=series[0],
         software_version=software_version,
         generated_at=generated.generated_at or request.requested_at,
+        companions=tuple(series[1:]),
     )

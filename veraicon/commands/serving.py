@@ -10,7 +10,6 @@ from veraicon.commands.console import Invocation, err, out, settings_of, show_js
 from veraicon.settings import example_toml
 
 config = typer.Typer(help="Settings.", no_args_is_help=True)
-peers = typer.Typer(help="Configured DICOM peers.", no_args_is_help=True)
 
 
 def serve(context: typer.Context) -> None:
@@ -54,23 +53,3 @@ def check(context: typer.Context) -> None:
     """Read the settings and say whether they can be used."""
     settings_of(context)
     err.print("settings can be used")
-
-
-@peers.command("echo")
-def echo(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of a destination.")]) -> None:
-    """Send C-ECHO to a configured destination."""
-    from dicom_node.scu import echo as c_echo
-    from domain.errors import RequestInvalid
-    from veraicon.wiring import peer_of
-
-    settings = settings_of(context)
-    for destination in settings.destinations:
-        if destination.name == name:
-            c_echo(peer_of(destination, settings.node.ae_title))
-            err.print(f"{name} answers")
-            return
-    raise RequestInvalid(
-        found="a name of no configured destination",
-        allowed=", ".join(destination.name for destination in settings.destinations) or "none is configured",
-        action="correct the name or add [[destinations]] to the settings",
-    )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 import structlog
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from structlog.testing import capture_logs
 
-from dicom_node.associations import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, AuditTrail, SourcePolicy, decide
-from dicom_node.presentation import storage_contexts
+from dicom_node.associations import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, NO_REASON, AuditTrail, SourcePolicy, decide
 from dicom_node.scp import StorageNode
 from dicom_node.statuses import in_words, status_of
 from domain.errors import ConfigurationError, StorageExhausted, UnreadableInstance
-from tests.builders_dicom import series_datasets
 
-SOURCES = {"CT1": SourcePolicy(("10.0.0.7",)), "MR1": SourcePolicy()}
+SOURCES = {
+    "CT1": SourcePolicy(("10.0.0.7",)),
+    "MR1": SourcePolicy(),
+    "NET": SourcePolicy(("10.1.0.0/16", "fd00::/8")),
+    "TLS": SourcePolicy(tls_required=True),
+}
 
 
 @pytest.mark.parametrize(
@@ -27,11 +29,48 @@ SOURCES = {"CT1": SourcePolicy(("10.0.0.7",)), "MR1": SourcePolicy()}
         ("US", "XX", "10.0.0.7", CALLING_NOT_RECOGNISED),
         ("us", "CT1", "10.0.0.7", CALLED_NOT_RECOGNISED),
         ("OTHER", "CT1", "10.0.0.7", CALLED_NOT_RECOGNISED),
+        ("US", "NET", "10.1.200.3", None),
+        ("US", "NET", "fd12::7", None),
+        ("US", "NET", "::ffff:10.1.2.3", None),
+        ("US", "NET", "10.2.0.1", CALLING_NOT_RECOGNISED),
+        ("US", "NET", "fe80::1%eth0", CALLING_NOT_RECOGNISED),
+        ("US", "TLS", "10.0.0.7", NO_REASON),
     ],
 )
 def test_titles_and_hosts_decide_who_may_associate(called: str, calling: str, host: str, diagnostic: int | None) -> None:
     refusal = decide(called=called, calling=calling, host=host, ae_title="US", allowed_sources=SOURCES)
     assert (refusal and refusal.diagnostic) == diagnostic
+
+
+def test_a_source_that_must_use_tls_may_call_over_it() -> None:
+    assert decide(called="US", calling="TLS", host="10.0.0.7", ae_title="US", allowed_sources=SOURCES, over_tls=True) is None
+
+
+@pytest.mark.parametrize("host", ["scanner.example", "10.0.0.7/24", "10.0.0.300", ""])
+def test_a_host_that_is_neither_address_nor_network_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError):
+        SourcePolicy((host,))
+
+
+def test_places_are_counted_for_all_and_for_each_source_and_freed_at_the_end() -> None:
+    class Association:
+        pass
+
+    structlog.reset_defaults()
+    trail, places = AuditTrail(), [Association() for _ in range(5)]
+    for assoc, calling in zip(places, ("CT1", "CT1", "MR1", "MR1", "XX1"), strict=True):
+        trail.record(assoc).calling = calling
+    outcomes = [trail.admit(assoc, maximum=3, maximum_of_source=1) for assoc in places]
+    assert [(refused.result, refused.source, refused.diagnostic) if refused else None for refused in outcomes] == [
+        None,
+        (2, 3, 2),
+        None,
+        (2, 3, 2),
+        None,
+    ]
+    assert trail.admit(places[1], maximum=3, maximum_of_source=None) is not None
+    trail.close(places[0])
+    assert trail.admit(places[1], maximum=3, maximum_of_source=1) is None
 
 
 def test_without_a_list_anyone_may_call_but_only_us() -> None:
@@ -71,18 +110,6 @@ def test_an_error_becomes_its_status_and_a_comment_that_fits_and_repeats_nothing
 def test_statuses_of_a_range_have_their_words(status: int, words: str) -> None:
     assert words in in_words(status)
     assert f"0x{status:04X}" in in_words(status)
-
-
-def test_a_sender_proposes_what_it_has_one_syntax_a_context() -> None:
-    datasets = series_datasets(3)
-    datasets[2].file_meta.TransferSyntaxUID = RLELossless
-    proposed = [(context.abstract_syntax, context.transfer_syntax) for context in storage_contexts(datasets)]
-    sop_class = datasets[0].SOPClassUID
-    assert proposed == [
-        (sop_class, [ExplicitVRLittleEndian]),
-        (sop_class, [ImplicitVRLittleEndian]),
-        (sop_class, [RLELossless]),
-    ]
 
 
 @pytest.mark.parametrize(

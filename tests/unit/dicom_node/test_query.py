@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from dicom_node.archive import Archive
-from dicom_node.query import Root, answer, matches, parse_find, parse_get, select
+from dicom_node.matching import matches
+from dicom_node.query import Root, answer, parse_find, parse_get, select
 from domain.errors import RequestInvalid
 from domain.identifiers import derive_uid
 from tests.builders_dicom import new_archive, part10_series
@@ -33,6 +35,13 @@ def identifier(**keys: object) -> Dataset:
         ("Doe^Jane", "DOE^J*", "PN", True),
         ("Doe^Jane^^", "doe^jane", "PN", True),
         ("Doe^Jane", "Doe", "PN", False),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "yamada^tarou", "PN", True),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "*=山田*", "PN", True),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "=太郎*", "PN", False),
+        ("Yamada^Tarou", "Yamada^Tarou=山田^太郎", "PN", False),
+        ("MÜLLER^Ä", "müller*", "PN", True),
+        ("007", "7", "IS", True),
+        ("7", "70", "IS", False),
         ("MR", "mr", "CS", False),
         ("T1 post", "T? p*t", "LO", True),
         ("a.c", "a?c", "LO", True),
@@ -61,6 +70,45 @@ def test_a_text_without_wildcard_matches_itself_and_its_own_prefix_pattern(text:
     assert matches(text, text, "LO")
     assert matches(text + "tail", text + "*", "LO")
     assert not matches(text + "x", text, "LO")
+
+
+@given(text=st.text("ab*?", max_size=8), wanted=st.text("ab*?", max_size=8), tail=st.text("abc", max_size=4))
+def test_wildcards_mean_what_a_regular_expression_of_them_means(text: str, wanted: str, tail: str) -> None:
+    parts = {"*": ".*", "?": "."}
+    expected = re.fullmatch("".join(parts.get(one) or re.escape(one) for one in wanted.strip()), text + tail)
+    assert matches(text + tail, wanted, "LO") is bool(expected)
+
+
+def test_a_hostile_pattern_takes_no_more_time_than_another() -> None:
+    assert not matches("a" * 64, "a*" * 2000 + "b", "LO")
+
+
+def test_a_range_of_dates_and_one_of_times_are_one_range_where_that_was_negotiated() -> None:
+    keys = {"QueryRetrieveLevel": "STUDY", "StudyDate": "20240105-20240107", "StudyTime": "1000-1800"}
+    held = [{"StudyDate": day, "StudyTime": time} for day in ("20240105", "20240106") for time in ("0900", "1200", "2300")]
+    apart = list(select(parse_find(identifier(**keys), Root.STUDY), held))
+    assert apart == [held[1], held[4]]
+    combined = list(select(parse_find(identifier(**keys), Root.STUDY, combined=True), held))
+    assert combined == held[1:]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "expected"),
+    [
+        (None, "Doe^Jane", "ISO_IR 192"),
+        ("ISO_IR 100", "Müller^Jörg", "ISO_IR 100"),
+        ("ISO_IR 100", "山田^太郎", "ISO_IR 192"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", ["", "ISO 2022 IR 87"]),
+        ("ISO_IR NONE", "Doe^Jane", "ISO_IR 192"),
+    ],
+)
+def test_an_answer_comes_in_the_set_of_its_reader_where_that_can_hold_it(asked: object, name: str, expected: object) -> None:
+    wanted = identifier(QueryRetrieveLevel="STUDY", PatientName="")
+    if asked is not None:
+        wanted.SpecificCharacterSet = asked
+    found = answer(parse_find(wanted, Root.STUDY), {"StudyInstanceUID": "1.2", "PatientName": name}, retrieve_ae_title="US")
+    assert found.SpecificCharacterSet == expected
+    assert found.PatientName == name
 
 
 def test_a_level_that_the_model_does_not_have_is_refused() -> None:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
+from typing import Any
 
+import highdicom
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_node.files import to_part10
 from dicom_node.reading import describe_series, read_volume
-from dicom_node.writing import write_series
+from dicom_node.writing import ImageForm, write_series
 from domain.errors import GenerationError, NonFiniteOutput, UnsupportedSeries
 from domain.generation import GeneratedVolume
 from domain.identifiers import PatientIdentifier
 from tests.builders_dicom import generated_phantom, series_identity, source_series
+from tests.builders_objects import labelled_phantom
+
+
+def through_part10(datasets: list[Dataset]) -> list[Dataset]:
+    return [dcmread(BytesIO(to_part10(ds))) for ds in datasets]
 
 
 def written(generated: GeneratedVolume | None = None, request_id: str = "request-1") -> list[Dataset]:
     datasets = write_series(generated or generated_phantom(), series_identity(request_id), source=source_series())
-    return [dcmread(BytesIO(to_part10(ds))) for ds in datasets]
+    return through_part10(datasets)
 
 
 def test_what_is_written_reads_back_at_its_place_with_its_values() -> None:
@@ -92,9 +101,50 @@ def test_refuses_values_that_the_stored_range_cannot_hold(value: float, kind: ty
 
 def test_refuses_another_modality_and_a_sheared_grid() -> None:
     generated = generated_phantom()
-    with pytest.raises(UnsupportedSeries, match="modality CT"):
-        written(replace(generated, volume=replace(generated.volume, modality="CT")))
+    with pytest.raises(UnsupportedSeries, match="modality PT"):
+        written(replace(generated, volume=replace(generated.volume, modality="PT")))
     sheared = generated.volume.affine_lps.copy()
     sheared[:3, 0] += 0.1 * sheared[:3, 1]
     with pytest.raises(UnsupportedSeries, match="sheared"):
         written(replace(generated, volume=replace(generated.volume, affine_lps=sheared)))
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_an_enhanced_instance_holds_exactly_what_the_classic_series_holds(modality: str) -> None:
+    generated = labelled_phantom(modality)
+    classic, enhanced = (
+        read_volume(through_part10(write_series(generated, series_identity(), source=source_series(), form=form)))
+        for form in ImageForm
+    )
+    np.testing.assert_array_equal(enhanced.array, classic.array)
+    np.testing.assert_array_equal(enhanced.affine_lps, classic.affine_lps)
+    assert (enhanced.modality, enhanced.unit) == (classic.modality, classic.unit) == (modality, generated.volume.unit)
+
+
+def test_ct_is_stored_in_whole_hounsfield_units_and_metal_is_not_cut() -> None:
+    generated = labelled_phantom("CT")
+    generated.volume.array[0, 0, 0], generated.volume.array[0, 0, 1] = 30000.4, -1023.6
+    volume = read_volume(through_part10(write_series(generated, series_identity(), source=source_series())))
+    assert (volume.array[0, 0, 0], volume.array[0, 0, 1]) == (30000, -1024)
+    generated.volume.array[0, 0, 0] = 40000
+    with pytest.raises(GenerationError, match="4e\\+04"):
+        write_series(generated, series_identity(), source=source_series())
+
+
+def test_another_reader_places_an_enhanced_instance_where_we_do(tmp_path: Path) -> None:
+    """highdicom reads functional groups on its own, and may order slices the other way round."""
+    path = tmp_path / "enhanced.dcm"
+    generated = labelled_phantom()
+    (ds,) = write_series(generated, series_identity(), source=source_series(), form=ImageForm.ENHANCED)
+    path.write_bytes(to_part10(ds))
+    theirs, ours = highdicom.imread(path).get_volume(), read_volume([dcmread(path)])
+    np.testing.assert_allclose(
+        placed_values(theirs.array, theirs.affine), placed_values(ours.array, ours.affine_lps), atol=1e-6
+    )
+
+
+def placed_values(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of (x, y, z, value), sorted by place."""
+    places = np.argwhere(np.ones_like(array)) @ affine[:3, :3].T + affine[:3, 3]
+    rows = np.column_stack([np.round(places, 6) + 0.0, array.ravel()])
+    return rows[np.lexsort(rows[:, :3].T)]
