@@ -103,12 +103,14 @@ class DirectSender:
             header = self._transport.recv(6)
             pdu_type, length = wire.pdu_header(header)
             body = self._transport.recv(length)
-            if len(body) != length:
+            if len(body) != length or not length:
                 raise wire.WireError("the connection ended in a PDU")
             if pdu_type != wire.P_DATA_TF:
                 self._pass_on(bytes(header + body))
                 return None
             for pdv in wire.pdvs(body):
+                if not (pdv.data or pdv.is_last):
+                    raise wire.WireError("an empty fragment")
                 command += pdv.data
                 if pdv.is_command and pdv.is_last:
                     return _answered(wire.parse_command(bytes(command)), message_id)

@@ -123,8 +123,8 @@ class DirectStorage:
             self._answer()
 
     def _take_command(self, pdv: wire.Pdv) -> bool:
-        if not pdv.is_command or len(self._command) + len(pdv.data) > wire.MAX_COMMAND_BYTES:
-            raise wire.WireError("data without a command, or an endless command")
+        if not pdv.is_command or not (pdv.data or pdv.is_last) or len(self._command) + len(pdv.data) > wire.MAX_COMMAND_BYTES:
+            raise wire.WireError("data without a command, an empty fragment, or an endless command")
         self._command += pdv.data
         self._held.append(bytes(pdv.item))
         if not pdv.is_last:

@@ -222,6 +222,38 @@ class _RestingCheckpoint(threading.Event):
         return super().wait(timeout)
 
 
+def take_over(assoc: Association, kinds: tuple[Any, ...], answer: Callable[[Any, Any, Any], None]) -> None:
+    """Answer requests of some kinds in place of pynetdicom, which serves all others as before.
+
+    Its own C-MOVE names us as the originator instead of the caller, opens one association for all instances and does not see
+    that the caller has gone; its C-GET decodes and encodes each instance; and before either it forgets cancels that came right
+    behind the request.
+
+    Parameters
+    ----------
+    kinds : tuple of type
+        DIMSE primitives, such as C_GET.
+    answer : callable
+        Takes the association, the request and its presentation context, and sends all responses.
+    """
+    serve = assoc._serve_request
+
+    def serve_request(message: Any, context_id: int) -> None:
+        context = assoc._accepted_cx.get(context_id)
+        if not isinstance(message, kinds) or not message.is_valid_request or context is None:
+            serve(message, context_id)
+            return
+        answered = False
+        try:
+            answer(assoc, message, context)
+            answered = True
+        finally:
+            if not answered:  # the peer would wait for us without end
+                assoc.abort()
+
+    assoc._serve_request = serve_request
+
+
 def close_transport(assoc: Association) -> None:
     """Close the socket of an association that has ended; pynetdicom leaves it open on some ways out."""
     transport = assoc.dul.socket

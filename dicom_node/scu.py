@@ -7,7 +7,7 @@ DICOM PS3.4 A.4 (Verification), C.4.1 (C-FIND); PS3.8 9.3.4 (rejection).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from dicom_node import pynetdicom_mends
 from dicom_node.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.presentation import FIND_CLASSES, find_contexts, verification_contexts
 from dicom_node.statuses import Status, in_words
+from dicom_node.tls import ClientTls
 from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable
 
 _log = structlog.get_logger(__name__)
@@ -38,6 +39,8 @@ class Peer:
         As in the settings and in messages.
     timeout_s : float
         For the connection, the association and each answer.
+    tls : ClientTls or None
+        How it is called over TLS; None calls it without.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Peer:
     port: int
     calling_ae_title: str = "VERAICON"
     timeout_s: float = 30.0
+    tls: ClientTls | None = None
 
 
 def echo(peer: Peer) -> None:
@@ -114,8 +118,17 @@ def require_status(peer: Peer, answered: Dataset, service: str) -> None:
 
 
 @contextmanager
-def association(peer: Peer, contexts: list[PresentationContext]) -> Iterator[Any]:
+def association(
+    peer: Peer, contexts: list[PresentationContext], *, roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
+) -> Iterator[Any]:
     """Open an association and release it at the end, also after an error.
+
+    Parameters
+    ----------
+    roles : sequence of SCP_SCU_RoleSelectionNegotiation
+        Roles that we propose for ourselves (PS3.7 D.3.3.4).
+    handlers : sequence of (event, callable)
+        For messages that the peer sends on it.
 
     Raises
     ------
@@ -129,6 +142,7 @@ def association(peer: Peer, contexts: list[PresentationContext]) -> Iterator[Any
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = peer.timeout_s
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    context = peer.tls.context() if peer.tls is not None else None
     opened: list[bool] = []
 
     def on_open(event: evt.Event) -> None:
@@ -142,11 +156,15 @@ def association(peer: Peer, contexts: list[PresentationContext]) -> Iterator[Any
         contexts=contexts,
         ae_title=peer.ae_title,
         max_pdu=_MAXIMUM_PDU,
-        evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+        tls_args=(context, peer.host) if context is not None else None,
+        ext_neg=list(roles),
+        evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
     )
     pynetdicom_mends.keep_responses(assoc)
     if not assoc.is_established:
-        raise _noassociation(peer, assoc, connected=bool(opened))
+        if context is not None and context.failure:
+            raise _no_tls(peer, context.failure)
+        raise _no_association(peer, assoc, connected=bool(opened))
     try:
         yield assoc
     finally:
@@ -154,7 +172,15 @@ def association(peer: Peer, contexts: list[PresentationContext]) -> Iterator[Any
             assoc.release()
 
 
-def _noassociation(peer: Peer, assoc: Any, *, connected: bool) -> PeerUnreachable | PeerRefused:
+def _no_tls(peer: Peer, failure: str) -> PeerRefused:
+    return PeerRefused(
+        found=f"no TLS connection with {peer.name} ({peer.host}:{peer.port}): {failure}",
+        allowed="TLS 1.2 or 1.3, a certificate of the peer that tls_ca signed and that names its host, ours if it asks",
+        action="correct tls_ca or the certificates, or the peer's own TLS settings; see its log",
+    )
+
+
+def _no_association(peer: Peer, assoc: Any, *, connected: bool) -> PeerUnreachable | PeerRefused:
     if assoc.is_rejected:
         answered = assoc.acceptor.primitive
         return PeerRefused(

@@ -33,6 +33,7 @@ _DEEPEST = 16
 
 _PREAMBLE_BYTES = 132
 _META_TAGS = frozenset({0x00020002, 0x00020003, 0x00020010})
+_META_GROUP, _LAST_OF_META = 0x0002, 0x0002FFFF
 _TRANSFER_SYNTAX = 0x00020010
 _NOT_PLAIN = frozenset({DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian})
 
@@ -66,7 +67,7 @@ def skim(head: bytes | bytearray, wanted: Container[int], last: int) -> Elements
     if head[128:_PREAMBLE_BYTES] != b"DICM":
         return None
     try:
-        found, at = _walk(head, _PREAMBLE_BYTES, _META_TAGS, 0x0002FFFF, explicit=True)
+        found, at = _meta_walk(head)
         syntax = plain_text(found.get(_TRANSFER_SYNTAX, b""))
         if not syntax or syntax in _NOT_PLAIN:
             return None
@@ -81,7 +82,7 @@ def file_meta_of(head: bytes) -> tuple[tuple[str, str, str], int] | None:
     if head[128:_PREAMBLE_BYTES] != b"DICM":
         return None
     try:
-        found, at = _walk(head, _PREAMBLE_BYTES, _META_TAGS, 0x0002FFFF, explicit=True)
+        found, at = _meta_walk(head)
     except (_NotPlainError, struct.error):
         return None
     sop_class, instance, syntax = (plain_text(found.get(tag, b"")) for tag in sorted(_META_TAGS))
@@ -99,6 +100,14 @@ def plain_text(value: bytes) -> str | None:
     True
     """
     return value.decode("ascii").strip("\0 ") if _PLAIN_TEXT.fullmatch(value) else None
+
+
+def _meta_walk(head: bytes | bytearray) -> tuple[Elements, int]:
+    """Return the file meta information, and where the dataset starts."""
+    found, at = _walk(head, _PREAMBLE_BYTES, _META_TAGS, _LAST_OF_META, explicit=True)
+    if _TAG.unpack_from(head, _PREAMBLE_BYTES)[0] != _META_GROUP:
+        raise _NotPlainError
+    return found, at
 
 
 def _walk(head: bytes | bytearray, at: int, wanted: Container[int], last: int, *, explicit: bool) -> tuple[Elements, int]:

@@ -13,14 +13,15 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from dicom_node.associations import SourcePolicy
 from dicom_node.scp import StorageNode
 from domain.errors import ConfigurationError
 from veraicon.api.app import create_app
 from veraicon.doctor import require_single_owner
 from veraicon.intake import Intake
+from veraicon.node_services import NodeServices, node_services
+from veraicon.peers import move_destinations
 from veraicon.settings import Settings
-from veraicon.wiring import Site, open_site
+from veraicon.wiring import Site, listener_context, open_site, policies_of
 
 _log = structlog.get_logger()
 _RESTART_PAUSE_S = 2.0
@@ -46,10 +47,12 @@ def run(settings: Settings, *, config: Path | None) -> None:
         signal.signal(number, lambda *_: stop.set())
     require_single_owner()
     with open_site(settings) as site:
-        node = _node(site)
+        extra = node_services(site)
+        node = _node(site, extra)
         intake = Intake(site.archive, site.jobs, settings.generation, settle_s=settings.node.settle_s)
         http = _HttpServer(site)
         node.start()
+        extra.reporter.start()
         http.start()
         intake.start()
         _log.info("serving", action="start", dicom_port=settings.node.port, http_port=settings.http.port)
@@ -57,20 +60,32 @@ def run(settings: Settings, *, config: Path | None) -> None:
             _supervise(settings, config, stop)
         finally:
             intake.stop()
+            extra.reporter.stop()
             node.stop()
             http.stop()
             _log.info("stopped", action="stop")
 
 
-def _node(site: Site) -> StorageNode:
+def _node(site: Site, extra: NodeServices) -> StorageNode:
     settings = site.settings.node
     return StorageNode(
         site.archive,
         ae_title=settings.ae_title,
         host=settings.host,
-        port=settings.port,
-        allowed_sources={peer.ae_title: SourcePolicy((peer.host,) if peer.host else ()) for peer in site.settings.sources},
+        port=settings.port or None,
+        tls=listener_context(settings) if settings.tls_port else None,
+        tls_port=settings.tls_port,
+        allowed_sources=policies_of(site.settings.sources),
+        move_destinations=move_destinations(site.settings),
+        services=extra.services,
+        audit=extra.audit,
+        maximum_pdu=settings.maximum_pdu,
         maximum_associations=settings.maximum_associations,
+        maximum_message_bytes=settings.maximum_message_mib * 2**20,
+        acse_timeout_s=settings.artim_timeout_s,
+        dimse_timeout_s=settings.dimse_timeout_s,
+        network_timeout_s=settings.idle_timeout_s,
+        pdu_timeout_s=settings.pdu_timeout_s,
     )
 
 

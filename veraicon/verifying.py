@@ -34,7 +34,7 @@ def verify(
     keys: Path | None = None,
     offline: bool = False,
 ) -> VerificationReport:
-    """Verify a DICOM file, a folder with one series, a Provenance or a sidecar.
+    """Verify a DICOM file, a folder with series of one request, a Provenance or a sidecar.
 
     Parameters
     ----------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import queue
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +29,7 @@ from dicom_node.archive import Archive
 from dicom_node.files import to_part10
 from dicom_node.presentation import verification_contexts
 from dicom_node.scp import StorageNode
-from dicom_node.scu import Peer, find
+from dicom_node.scu import Peer, echo, find
 from dicom_node.sending import store
 from domain.errors import ConfigurationError, PeerRefused, PublicationError
 from tests.builders_dicom import new_archive, series_datasets, slice_dataset
@@ -134,28 +136,84 @@ def test_the_length_of_a_pdu_is_not_believed_beyond_the_cap() -> None:
     transport.socket.close()
 
 
-@pytest.mark.parametrize("mended", [False, True])
+def _unmended(**options: Any) -> Any:
+    """Return a node as pynetdicom makes it, listening."""
+    plain = AE("VERAICON")
+    plain.supported_contexts = verification_contexts()
+    for name, value in options.items():
+        setattr(plain, name, value)
+    return plain.start_server(("127.0.0.1", 0), block=False)
+
+
 def test_silent_callers_of_one_host_take_all_places_only_without_the_mend(
-    archive: Archive, mended: bool, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., object]
+    archive: Archive, eventually: Callable[..., object]
 ) -> None:
-    if not mended:
-        monkeypatch.setattr(pynetdicom_mends.BoundedServer, "verify_request", lambda *_: True)
+    unmended = _unmended(maximum_associations=6)
     node = StorageNode(archive, ae_title="VERAICON", host="127.0.0.1", port=0, maximum_associations=6, acse_timeout_s=5.0)
     node.start()
+    ports = (unmended.server_address[1], node.port)
     scanner = ("127.0.0.2", 0)
-    callers = [socket.create_connection(("127.0.0.1", node.port), timeout=10, source_address=scanner) for _ in range(12)]
+    callers = [
+        socket.create_connection(("127.0.0.1", port), timeout=10, source_address=scanner) for port in ports for _ in range(12)
+    ]
     try:
-        places = 3 if mended else 12
-        eventually(lambda: len(node._server.active_associations) == places, deadline_s=4)
-        if mended:
+        eventually(lambda: len(unmended.active_associations) == 12, deadline_s=4)
+        with pytest.raises(PeerRefused, match="Local limit exceeded"):
+            echo(replace(peer_of(node), port=ports[0]))
+        eventually(lambda: len(node._servers["plain"].active_associations) == 4, deadline_s=4)
+        for _ in range(10):
             store(peer_of(node), series_datasets(1))
-        else:
-            with pytest.raises(PeerRefused, match="Local limit exceeded"):
-                store(peer_of(node), series_datasets(1))
+    finally:
+        for caller in callers:
+            caller.close()
+        unmended.shutdown()
+        node.stop()
+
+
+def test_silent_callers_of_one_network_leave_room_for_others(archive: Archive, eventually: Callable[..., object]) -> None:
+    node = StorageNode(archive, ae_title="VERAICON", host="127.0.0.1", port=0, maximum_associations=12)
+    node.start()
+    callers = [
+        socket.create_connection(("127.0.0.1", node.port), timeout=10, source_address=(f"127.0.9.{host}", 0))
+        for host in range(1, 31)
+    ]
+    try:
+        eventually(lambda: len(node._servers["plain"].active_associations) == 9, deadline_s=4)
+        echo(peer_of(node))
     finally:
         for caller in callers:
             caller.close()
         node.stop()
+
+
+def test_a_caller_that_hangs_up_without_a_request_holds_its_threads_only_without_the_mend(
+    node: StorageNode, eventually: Callable[..., object]
+) -> None:
+    unmended = _unmended(acse_timeout=30)
+    servers: list[Any] = [unmended, node._servers["plain"]]
+    try:
+        for server in servers:
+            socket.create_connection(server.server_address, timeout=10).close()
+        eventually(lambda: unmended.active_associations)
+        eventually(lambda: not servers[1].active_associations, deadline_s=5)
+        time.sleep(0.5)
+        assert unmended.active_associations, "it waits for the request of a caller that is gone"
+    finally:
+        unmended.shutdown()
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_fragments_of_a_message_that_never_ends_are_collected_without_end_only_without_the_mend(mended: bool) -> None:
+    taken, told = [], []
+    dimse = SimpleNamespace(message=object(), msg_queue=queue.Queue(), receive_primitive=taken.append)
+    assoc: Any = SimpleNamespace(dimse=dimse, dul=SimpleNamespace(event_queue=queue.Queue()))
+    if mended:
+        pynetdicom_mends.bound_messages(assoc, maximum_bytes=100_000, on_violation=told.append)
+    for _ in range(20):
+        dimse.receive_primitive(SimpleNamespace(presentation_data_value_list=[[1, bytes(10_000)]]))
+    assert (len(taken) == 20) is not mended
+    assert (assoc.dul.event_queue.qsize() > 0) is mended
+    assert told[:1] == (["a message of more than 100000 bytes"] if mended else [])
 
 
 _CALL_NOBODY = """
