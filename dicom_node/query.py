@@ -8,7 +8,7 @@ DICOM PS3.4 C.2.2.2 (attribute matching), C.4.1.1.3 and C.4.3.1.3 (identifiers),
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -18,8 +18,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from dicom_node.character_sets import answering_set
 from dicom_node.entities import Entity
 from dicom_node.headers import text_of
+from dicom_node.matching import matches, moment_matches
 from domain.errors import RequestInvalid
 
 
@@ -86,7 +88,9 @@ _ATTRIBUTES = {
 # What the database narrows by; the rest is matched here.
 _NARROWING = ("PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
-_NO_WILDCARD = {"UI", "DA", "TM", "DT", "IS", "DS", "US", "UL", "SS", "SL", "AS", "AT", "FD", "FL"}
+# Dates with the times that belong to them.
+_MOMENTS = (("StudyDate", "StudyTime"), ("SeriesDate", "SeriesTime"))
+
 _ABOUT_THE_QUERY = {"QueryRetrieveLevel", "SpecificCharacterSet", "TimezoneOffsetFromUTC", "QueryRetrieveView"}
 
 
@@ -100,11 +104,19 @@ class Query:
         Keyword and value of each key that has to match; universal keys are not among them.
     wanted : Dataset
         The identifier, whose elements the answer repeats.
+    combined : bool
+        A range of dates and a range of times are one range of moments, as the caller has negotiated (PS3.4 C.2.2.2.5.3).
     """
 
     level: str
     matching: Mapping[str, str]
     wanted: Dataset
+    combined: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Whether a number of related instances is asked for or matched."""
+        return any(keyword.endswith("RelatedInstances") for keyword in self.wanted.dir("RelatedInstances"))
 
     @property
     def narrowing(self) -> dict[str, list[str]]:
@@ -116,10 +128,15 @@ class Query:
         }
 
 
-def parse_find(identifier: Dataset, root: Root) -> Query:
+def parse_find(identifier: Dataset, root: Root, *, combined: bool = False) -> Query:
     """Return a C-FIND identifier as a query.
 
     Keys that are not known at the level are returned empty and match anything (PS3.4 C.2.2.1.3: optional keys).
+
+    Parameters
+    ----------
+    combined : bool
+        See `Query`.
 
     Raises
     ------
@@ -139,7 +156,7 @@ def parse_find(identifier: Dataset, root: Root) -> Query:
         for element in identifier
         if element.keyword in known and (text := text_of(identifier, element.keyword)) and set(text) != {"*"}
     }
-    return Query(level, matching, identifier)
+    return Query(level, matching, identifier, combined)
 
 
 def parse_get(identifier: Dataset, root: Root) -> Query:
@@ -161,35 +178,15 @@ def parse_get(identifier: Dataset, root: Root) -> Query:
     return Query(query.level, unique, identifier)
 
 
-def select(query: Query, entities: Sequence[Entity]) -> Iterator[Entity]:
+def select(query: Query, entities: Iterable[Entity]) -> Iterator[Entity]:
     """Return the entities that match all keys."""
+    moments = [pair for pair in _MOMENTS if query.combined and all("-" in query.matching.get(name, "") for name in pair)]
+    single = {name: wanted for name, wanted in query.matching.items() if not any(name in pair for pair in moments)}
     for entity in entities:
-        if all(matches(entity.get(keyword, ""), wanted, _vr(keyword)) for keyword, wanted in query.matching.items()):
+        if all(matches(entity.get(name, ""), wanted, _vr(name)) for name, wanted in single.items()) and all(
+            moment_matches(entity, query.matching, *pair) for pair in moments
+        ):
             yield entity
-
-
-def matches(value: str, wanted: str, vr: str) -> bool:
-    r"""Return whether an attribute matches a key.
-
-    Parameters
-    ----------
-    value : str
-        As held; several values joined by a backslash, of which one has to match.
-    wanted : str
-        Single value, list, wildcard or range.
-    vr : str
-        Value representation of the attribute.
-
-    Examples
-    --------
-    >>> matches("Doe^Jane", "doe*", "PN"), matches("HEAD", "head", "CS")
-    (True, False)
-    >>> matches("20240105", "20240101-20240131", "DA"), matches("20240105", "-20231231", "DA")
-    (True, False)
-    >>> matches("1.2.3", r"1.2.4\1.2.3", "UI")
-    True
-    """
-    return any(_matches_one(held, one, vr) for held in value.split("\\") for one in wanted.split("\\"))
 
 
 def answer(query: Query, entity: Entity, *, retrieve_ae_title: str) -> Dataset:
@@ -206,11 +203,13 @@ def answer(query: Query, entity: Entity, *, retrieve_ae_title: str) -> Dataset:
             continue
         value = entity.get(element.keyword, "") if element.keyword in known else ""
         ds.add(_element(element.keyword, value))
-    ds.add(_element("SpecificCharacterSet", "ISO_IR 192"))
+    if "InstanceAvailability" in ds:
+        ds.add(_element("InstanceAvailability", "ONLINE"))  # what the index knows lies on disk
     ds.add(_element("QueryRetrieveLevel", query.level))
     ds.add(_element("RetrieveAETitle", retrieve_ae_title))
     # The unique key comes back even where it was not asked for: without it an answer names nothing.
     ds.add(_element(UNIQUE_KEYS[query.level], entity.get(UNIQUE_KEYS[query.level], "")))
+    ds.add(_element("SpecificCharacterSet", "\\".join(answering_set(query.wanted, ds))))
     return ds
 
 
@@ -233,34 +232,6 @@ def _element(keyword: str, text: str) -> DataElement:
     return DataElement(tag, vr, value, validation_mode=IGNORE)  # type: ignore[arg-type]  # the keyword is a known one
 
 
-def _matches_one(value: str, wanted: str, vr: str) -> bool:
-    value, wanted = value.strip(), wanted.strip()
-    if vr in ("DA", "TM", "DT"):
-        return _in_range(value, wanted, vr)
-    if vr in _NO_WILDCARD:
-        return value == wanted
-    if vr == "PN":
-        # PS3.4 C.2.2.2.1 leaves the case of names to the SCP; trailing carets carry no meaning.
-        return bool(_pattern(wanted.rstrip("^").casefold()).fullmatch(value.rstrip("^").casefold()))
-    return bool(_pattern(wanted).fullmatch(value))
-
-
-def _in_range(value: str, wanted: str, vr: str) -> bool:
-    """Compare text, padded to one length: DA as YYYYMMDD, TM as HHMMSS.FFFFFF (PS3.4 C.2.2.2.5)."""
-    if not value:
-        return False
-    low, dash, high = wanted.partition("-")
-    held = _padded(value, vr, "0")
-    if not dash:
-        return held == _padded(low, vr, "0")
-    return (not low or held >= _padded(low, vr, "0")) and (not high or held <= _padded(high, vr, "9"))
-
-
-def _padded(text: str, vr: str, fill: str) -> str:
-    digits = re.sub(r"[^0-9]", "", text)
-    return digits.ljust(8 if vr == "DA" else 12, fill)
-
-
 def _is_wildcard(text: str) -> bool:
     return "*" in text or "?" in text
 
@@ -268,8 +239,3 @@ def _is_wildcard(text: str) -> bool:
 @cache
 def _vr(keyword: str) -> str:
     return dictionary_VR(keyword)
-
-
-def _pattern(wanted: str) -> re.Pattern[str]:
-    parts = {"*": ".*", "?": "."}
-    return re.compile("".join(parts.get(character) or re.escape(character) for character in wanted), re.DOTALL)

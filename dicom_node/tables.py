@@ -113,3 +113,105 @@ class RefusedRow(DicomTable, table=True):
     found: str
     source: str
     landed_s: float
+
+
+class CommitmentRequestRow(DicomTable, table=True):
+    """A storage commitment that a peer asked of us, until its report was delivered (PS3.4 Annex J).
+
+    Attributes
+    ----------
+    requestor : str
+        Calling AE title of the request.
+    instances : str
+        JSON: ``[[class, instance], ...]``.
+    state : str
+        ``waiting`` for its report, ``reported``, or ``abandoned`` after days without delivery.
+    attempts : int
+        Deliveries that failed.
+    """
+
+    __tablename__ = "dicom_commitment_request"
+
+    transaction_uid: str = Field(primary_key=True, max_length=64)
+    requestor: str = Field(primary_key=True, max_length=16)
+    instances: str
+    state: str = Field(index=True)
+    attempts: int = 0
+    next_attempt_s: float
+    received_s: float
+    reported_s: float | None = None
+
+
+class CommitmentTransactionRow(DicomTable, table=True):
+    """A storage commitment that we asked of a peer, and what it reported.
+
+    Attributes
+    ----------
+    peer : str
+        AE title that was asked, and alone may report.
+    instances : str
+        JSON: ``[[class, instance], ...]``.
+    state : str
+        ``asked``, ``committed`` or ``failed``.
+    failures : str
+        JSON: ``[[class, instance, reason], ...]``.
+    """
+
+    __tablename__ = "dicom_commitment_transaction"
+
+    transaction_uid: str = Field(primary_key=True, max_length=64)
+    peer: str = Field(max_length=16)
+    instances: str
+    state: str
+    failures: str = "[]"
+    asked_s: float
+    answered_s: float | None = None
+
+
+class ProcedureStepRow(DicomTable, table=True):
+    """A Modality Performed Procedure Step (PS3.4 Annex F): what the archive needs of it, no patient.
+
+    Attributes
+    ----------
+    state : str
+        Performed Procedure Step Status (0040,0252).
+    source : str
+        AE title that created it.
+    """
+
+    __tablename__ = "dicom_procedure_step"
+
+    sop_instance_uid: str = Field(primary_key=True, max_length=64)
+    state: str = Field(index=True, max_length=16)
+    source: str = Field(max_length=16)
+    created_s: float
+    changed_s: float
+
+
+class ExpectedInstanceRow(DicomTable, table=True):
+    """An instance that a procedure step lists under one of its series."""
+
+    __tablename__ = "dicom_expected_instance"
+
+    procedure_step_uid: str = Field(primary_key=True, foreign_key="dicom_procedure_step.sop_instance_uid", max_length=64)
+    series_uid: str = Field(primary_key=True, index=True, max_length=64)
+    sop_instance_uid: str = Field(primary_key=True, max_length=64)
+
+
+class SeriesTriggerRow(DicomTable, table=True):
+    """A series that somebody declared complete, as it stood then.
+
+    Attributes
+    ----------
+    series_digest : str
+        Digest over its instances at that moment; with other instances the declaration says nothing.
+    asked_by : str
+        ``http`` or ``command line``.
+    """
+
+    __tablename__ = "dicom_series_trigger"
+
+    series_uid: str = Field(primary_key=True, foreign_key="dicom_series.series_uid", max_length=64)
+    series_digest: str = Field(max_length=71)
+    asked_by: str
+    asked_s: float

@@ -11,11 +11,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_node.archive import Archive
 from dicom_node.associations import AuditTrail
 from dicom_node.headers import PARSE_ERRORS
-from dicom_node.presentation import FIND_CLASSES, find_contexts
+from dicom_node.presentation import FIND_CLASSES, GET_CLASSES, MOVE_CLASSES, find_contexts
 from dicom_node.query import Root, answer, parse_find, select
+from dicom_node.services.cancelling import Cancellations
 from dicom_node.services.service import Handler, Response, refused_query
 from dicom_node.statuses import Status
+from dicom_node.watchdog import await_room
 from domain.errors import VeraiconError
+
+# What may be granted of the application information that a caller proposes, octet by octet.
+_GRANTS = dict.fromkeys(map(str, FIND_CLASSES), (1, 1, 0, 0)) | dict.fromkeys(map(str, (*GET_CLASSES, *MOVE_CLASSES)), (1, 0))
 
 
 class FindService:
@@ -23,14 +28,32 @@ class FindService:
 
     def __init__(self, archive: Archive, audit: AuditTrail, *, ae_title: str) -> None:
         self._archive, self._audit, self._ae_title = archive, audit, ae_title
+        self._cancellations = Cancellations()
 
     def contexts(self) -> Sequence[PresentationContext]:
         """Return the context of each model."""
         return [context for uid in FIND_CLASSES for context in find_contexts(uid)]
 
     def handlers(self) -> Sequence[Handler]:
-        """Return the handler of C-FIND."""
-        return [(evt.EVT_C_FIND, self._find)]
+        """Return the handlers of C-FIND and of what is negotiated about it."""
+        return [
+            (evt.EVT_C_FIND, self._find),
+            (evt.EVT_SOP_EXTENDED, self._negotiate),
+            *self._cancellations.handlers(),
+        ]
+
+    def _negotiate(self, event: evt.Event) -> dict[str, bytes]:
+        """Grant relational queries and retrievals, which we answer anyway, and combined ranges of date and time.
+
+        References
+        ----------
+        DICOM PS3.4 C.5.1.1 (C-FIND: relational, date-time, fuzzy, timezone), C.5.2.1, C.5.3.1 (relational).
+        """
+        return {
+            uid: bytes(value & grant for value, grant in zip(asked, _GRANTS[uid], strict=False))
+            for uid, asked in event.app_info.items()
+            if uid in _GRANTS
+        }
 
     def _find(self, event: evt.Event) -> Iterator[Response]:
         """C-FIND, Patient Root and Study Root (PS3.4 C.4.1).
@@ -41,16 +64,18 @@ class FindService:
         - 0xA900 Identifier does not match SOP class: no level of the model.
         - 0xC000 Unable to process: the identifier does not parse.
         """
-        root = Root.PATIENT if event.request.AffectedSOPClassUID == FIND_CLASSES[0] else Root.STUDY
+        model = event.request.AffectedSOPClassUID
+        root = Root.PATIENT if model == FIND_CLASSES[0] else Root.STUDY
+        granted = event.assoc.acceptor.sop_class_extended.get(model, b"")
         self._audit.record(event.assoc).count("finds")
         try:
-            query = parse_find(event.identifier, root)
-            found = self._archive.find(query.level, query.narrowing)
+            query = parse_find(event.identifier, root, combined=granted[1:2] == b"\1")
+            found = self._archive.search(query.level, query.narrowing, counted=query.counted)
+            for entity in select(query, found):
+                if self._cancellations.asked(event.assoc, event.request.MessageID):
+                    yield Status.CANCEL, None
+                    return
+                await_room(event.assoc)
+                yield Status.PENDING, answer(query, entity, retrieve_ae_title=self._ae_title)
         except (*PARSE_ERRORS, VeraiconError, SQLAlchemyError) as error:
             yield refused_query(error), None
-            return
-        for entity in select(query, found):
-            if event.is_cancelled:
-                yield Status.CANCEL, None
-                return
-            yield Status.PENDING, answer(query, entity, retrieve_ae_title=self._ae_title)

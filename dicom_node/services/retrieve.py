@@ -1,85 +1,208 @@
-"""Retrieve as SCP (PS3.4 C.4.3): C-GET over the archive."""
+"""Retrieve as SCP (PS3.4 C.4.2, C.4.3): C-GET and C-MOVE over the archive, in the Patient Root and Study Root models.
+
+Both operations are answered here, message by message, in place of pynetdicom (see `dicom_node.pynetdicom_mends.take_over`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 import structlog
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
+from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
+from dicom_node import pynetdicom_mends
 from dicom_node.archive import Archive
 from dicom_node.associations import AuditTrail
 from dicom_node.headers import PARSE_ERRORS
-from dicom_node.presentation import get_contexts, is_accepted
-from dicom_node.query import Query, Root, parse_get
-from dicom_node.services.service import Handler, Response, refused_query
-from dicom_node.statuses import Status
-from domain.errors import VeraiconError
-from domain.series import InstanceReference
+from dicom_node.index import Holding
+from dicom_node.presentation import GET_CLASSES, MOVE_CLASSES, UNCOMPRESSED, retrieve_contexts
+from dicom_node.query import Root, parse_get
+from dicom_node.scu import Peer
+from dicom_node.services.cancelling import Cancellations
+from dicom_node.services.service import Handler, refused_query
+from dicom_node.services.sub_operations import (
+    Outlet,
+    SameAssociation,
+    SubOperationCounts,
+    attempt,
+    destination_of,
+    move_destination,
+)
+from dicom_node.statuses import Status, status_of
+from dicom_node.watchdog import has_ended
+from domain.errors import PeerRefused, RequestInvalid, VeraiconError
 
 _log = structlog.get_logger(__name__)
 
+_NOWHERE: Mapping[str, Peer] = MappingProxyType({})
+
+# PS3.7 9.1.3.1: the numbers of sub-operations are unsigned 16-bit.
+_MAX_SUB_OPERATIONS = 65535
+
+_Request = Any
+_Respond = Callable[[Dataset, SubOperationCounts | None], None]
+
+# A node always has a timeout for messages; this is for one that was told to have none.
+_NEVER_S = 3600.0
+
 
 class RetrieveService:
-    """Answers C-GET."""
+    """Answers C-GET and C-MOVE.
 
-    def __init__(self, archive: Archive, audit: AuditTrail) -> None:
+    Parameters
+    ----------
+    destinations : mapping of str to Peer
+        Where C-MOVE may send, by AE title.
+    """
+
+    def __init__(self, archive: Archive, audit: AuditTrail, *, destinations: Mapping[str, Peer] = _NOWHERE) -> None:
         self._archive, self._audit = archive, audit
+        self._destinations = {title.strip(): peer for title, peer in destinations.items()}
+        self._cancellations = Cancellations()
 
     def contexts(self) -> Sequence[PresentationContext]:
-        """Return the context of each model."""
-        return get_contexts()
+        """Return the contexts of each operation and model."""
+        return retrieve_contexts()
 
     def handlers(self) -> Sequence[Handler]:
-        """Return the handler of C-GET."""
-        return [(evt.EVT_C_GET, self._get)]
+        """Return the handlers that take over both operations of each association."""
+        return [
+            (evt.EVT_REQUESTED, self._prefer_uncompressed),
+            (evt.EVT_ESTABLISHED, self._take_over),
+            *self._cancellations.handlers(),
+        ]
 
-    def _get(self, event: evt.Event) -> Iterator[int | Response]:
-        """C-GET, Study Root (PS3.4 C.4.3): the number of sub-operations, then each instance.
+    def _prefer_uncompressed(self, event: evt.Event) -> None:
+        """Let C-GET choose a syntax that every instance can be sent in, where the caller leaves the choice to us.
 
-        - 0xFF00 Pending with an instance; then Success, or 0xB000 where sub-operations failed (by pynetdicom).
-        - 0xFE00 Cancel.
+        A caller that wants to receive by C-GET takes the SCP role for its storage classes, and may offer several syntaxes in
+        one context, of which the first is accepted otherwise. One that offers each in a context of its own gets instances as
+        they are.
+        """
+        request = event.assoc.requestor.primitive
+        wanted = {item.sop_class_uid for item in event.assoc.requestor.role_selection.values() if item.scp_role}
+        for context in request.presentation_context_definition_list:
+            if context.abstract_syntax in wanted:
+                context.transfer_syntax = sorted(context.transfer_syntax, key=_preference)
+
+    def _take_over(self, event: evt.Event) -> None:
+        pynetdicom_mends.take_over(event.assoc, (C_GET, C_MOVE), self._answer)
+
+    def _answer(self, assoc: Any, request: _Request, context: PresentationContext) -> None:
+        """C-GET and C-MOVE (PS3.4 C.4.2, C.4.3): a pending response after each sub-operation, then the final one.
+
+        - 0xFF00 Pending, with the counts; then Success, 0xB000 where some sub-operations failed or had warnings, 0xA702 where
+          all failed; the last two with the Failed SOP Instance UID List.
+        - 0xFE00 Cancel, with the counts.
         - 0xA701 Refused, out of resources: the index cannot be read.
-        - 0xA900 Identifier does not match SOP class: no level, or its unique key is missing.
+        - 0xA801 Refused, move destination unknown.
+        - 0xA900 Identifier does not match SOP class: no level or no unique key of it, or too many instances.
         - 0xC000 Unable to process: the identifier does not parse.
         """
-        record = self._audit.record(event.assoc)
-        record.count("gets")
-        try:
-            references = self._archive.references(_retrieval(parse_get(event.identifier, Root.STUDY)))
-        except (*PARSE_ERRORS, VeraiconError, SQLAlchemyError) as error:
-            yield 1  # pynetdicom answers Success to none, and takes a failure only as the result of a sub-operation
-            yield refused_query(error), None
-            return
-        yield len(references)
-        for reference in references:
-            if event.is_cancelled:
-                yield Status.CANCEL, None
+        record = self._audit.record(assoc)
+        record.count("moves" if isinstance(request, C_MOVE) else "gets")
+        respond = _responder(assoc, request, context)
+        with ExitStack() as stack:
+            try:
+                outlet = self._outlet(assoc, request, stack)
+                holdings = outlet.arranged(self._asked_for(request, context))
+            except PeerRefused as error:
+                refusal = status_of(error)
+                refusal.Status = int(Status.MOVE_DESTINATION_UNKNOWN)
+                respond(refusal, None)
                 return
-            yield Status.PENDING, self._readable(reference, event.assoc)
+            except (*PARSE_ERRORS, VeraiconError, SQLAlchemyError) as error:
+                respond(_as_dataset(refused_query(error)), None)
+                return
+            self._perform(assoc, request, outlet, holdings, respond)
 
-    def _readable(self, reference: InstanceReference, assoc: Any) -> Dataset:
-        """Return an instance in a transfer syntax that the peer accepted; one that cannot be read fails alone, by its UID."""
-        try:
-            ds = self._archive.read(reference)
-            syntax = UID(ds.file_meta.TransferSyntaxUID)
-            if (
-                syntax.is_transfer_syntax
-                and syntax.is_encapsulated
-                and not is_accepted(assoc.accepted_contexts, ds.SOPClassUID, syntax)
-            ):
-                ds.decompress(generate_instance_uid=False)
-        except (*PARSE_ERRORS, RuntimeError, VeraiconError) as error:
-            _log.error("a held instance cannot be sent", digest=reference.digest, kind=type(error).__name__)
-            ds = Dataset()
-            ds.SOPInstanceUID = reference.sop_instance_uid
-        return ds
+    def _perform(self, assoc: Any, request: _Request, outlet: Outlet, holdings: Sequence[Holding], respond: _Respond) -> None:
+        counts = SubOperationCounts(remaining=len(holdings))
+        record = self._audit.record(assoc)
+        for number, holding in enumerate(holdings, start=1):
+            if self._cancellations.asked(assoc, request.MessageID):
+                respond(_as_dataset(Status.CANCEL), counts)
+                return
+            stored = counts.note(holding, attempt(outlet, holding, number))
+            record.count("sent" if stored else "not_sent")
+            if has_ended(assoc):
+                _log.warning("a caller has gone in the middle of its retrieval", action="retrieve", remaining=counts.remaining)
+                return
+            if counts.remaining:
+                respond(_as_dataset(Status.PENDING), counts)
+        respond(_as_dataset(counts.status), counts)
+
+    def _outlet(self, assoc: Any, request: _Request, stack: ExitStack) -> Outlet:
+        if isinstance(request, C_GET):
+            return SameAssociation(
+                self._archive, assoc, request_id=request.MessageID, timeout_s=float(assoc.dimse_timeout or _NEVER_S)
+            )
+        peer = destination_of(self._destinations, str(request.MoveDestination))
+        originator = (self._audit.record(assoc).calling, request.MessageID)
+        return stack.enter_context(move_destination(self._archive, peer, originator=originator))
+
+    def _asked_for(self, request: _Request, context: PresentationContext) -> list[Holding]:
+        syntax = context.transfer_syntax[0]
+        identifier = decode(request.Identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        patient_root = request.AffectedSOPClassUID in (GET_CLASSES[0], MOVE_CLASSES[0])
+        query = parse_get(identifier, Root.PATIENT if patient_root else Root.STUDY)
+        holdings = self._archive.holdings({keyword: value.split("\\") for keyword, value in query.matching.items()})
+        if len(holdings) > _MAX_SUB_OPERATIONS:
+            raise RequestInvalid(
+                found=f"an identifier of {len(holdings)} instances",
+                allowed=f"at most {_MAX_SUB_OPERATIONS} sub-operations (PS3.7 9.1.3.1)",
+                action="ask for studies or series one by one",
+            )
+        return holdings
 
 
-def _retrieval(query: Query) -> dict[str, list[str]]:
-    return {keyword: value.split("\\") for keyword, value in query.matching.items()}
+def _responder(assoc: Any, request: _Request, context: PresentationContext) -> _Respond:
+    """Return how this request is answered: with a status and, where the operation began, its counts."""
+    syntax = context.transfer_syntax[0]
+
+    def respond(status: Dataset, counts: SubOperationCounts | None) -> None:
+        response = type(request)()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.Status = status.Status
+        response.ErrorComment = status.get("ErrorComment")
+        if counts is not None:
+            _count(response, counts)
+            if status.Status not in (Status.PENDING, Status.SUCCESS):
+                identifier = Dataset()
+                identifier.FailedSOPInstanceUIDList = counts.failed_uid_list
+                encoded = encode(identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+                response.Identifier = BytesIO(encoded or b"")
+        assoc.dimse.send_msg(response, context.context_id)
+
+    return respond
+
+
+def _count(response: Any, counts: SubOperationCounts) -> None:
+    """Set the counts; what remains is said only while something does (PS3.7 9.1.3.1.6)."""
+    if response.Status in (Status.PENDING, Status.CANCEL):
+        response.NumberOfRemainingSuboperations = counts.remaining
+    response.NumberOfCompletedSuboperations = counts.completed
+    response.NumberOfFailedSuboperations = counts.failed
+    response.NumberOfWarningSuboperations = counts.warning
+
+
+def _as_dataset(status: int | Dataset) -> Dataset:
+    if isinstance(status, Dataset):
+        return status
+    answer = Dataset()
+    answer.Status = int(status)
+    return answer
+
+
+def _preference(syntax: str) -> int:
+    return UNCOMPRESSED.index(syntax) if syntax in UNCOMPRESSED else len(UNCOMPRESSED)

@@ -5,6 +5,7 @@ DCMTK and plain HTTP look at what arrived there.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pydicom import dcmread
 
 from tests.builders_main_job import patient_bundle
 from tests.peers.dcmtk import run_dcmtk
+from tests.peers.dicom3tools import errors_of_instance, errors_of_set
 from tests.peers.orthanc import Orthanc, running_orthanc
 from tests.peers.sekmet import running_sekmet
 from tests.peers.veraicon_site import VeraiconSite, veraicon_site
@@ -54,7 +56,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, data_folder: Callable[[str], 
     ):
         site.node_port = node_port
         destination = f'[[destinations]]\nname = "orthanc"\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = {dicom_port}\n'
-        site.write_config(f'[fhir]\nbase_url = "{ehr}"\n{destination}')
+        site.write_config(f'[fhir]\nbase_url = "{ehr}"\n[publication]\nsummary = "pdf"\n{destination}')
         for support in sorted(synthea.parent.glob("*Information*.json")):
             httpx.post(ehr, json=json.loads(support.read_text()), timeout=120).raise_for_status()
         bundle = patient_bundle(synthea, "PGBM-002", _VOLUMES)
@@ -75,6 +77,12 @@ def test_job_is_attested(done: Done) -> None:
     assert done.job["state"] == "attested"
 
 
+def test_the_pacs_has_committed_to_the_publication(done: Done) -> None:
+    """Orthanc brings its report to the serving process, and the worker that published waits for it."""
+    published = done.site.folder / "data" / "jobs" / done.job["job"] / "published.json"
+    assert [receipt["committed"] for receipt in json.loads(published.read_text())["receipts"]] == [True]
+
+
 def test_pacs_holds_the_series_by_its_own_word(done: Done, tmp_path: Path) -> None:
     """DCMTK asks Orthanc, as any other node would."""
     port = str(done.orthanc.peer.port)
@@ -88,10 +96,25 @@ def test_pacs_holds_the_series_by_its_own_word(done: Done, tmp_path: Path) -> No
     assert "[32" in said, "all 32 slices, like the source"
 
 
+def test_pacs_holds_labels_and_summary_in_the_same_study(done: Done, tmp_path: Path) -> None:
+    held = {dcmread(path).Modality for path in _fetch_study(done, tmp_path / "study")}
+    assert held == {"MR", "SEG", "DOC"}
+
+
+def test_outside_judges_find_no_error_in_what_the_pacs_holds(
+    done: Done, tmp_path: Path, data_folder: Callable[[str], Path]
+) -> None:
+    files = _fetch_study(done, tmp_path / "study")
+    assert {path.name: errors_of_instance(path) for path in files} == {path.name: [] for path in files}
+    sources = [dcmread(path).SOPInstanceUID for path in data_folder("dicom/mr_hippocrop_PGBM-002").glob("*.dcm")]
+    assert errors_of_set(files, absent=sources) == []
+
+
 def test_instances_are_marked_and_belong_to_no_real_patient(done: Done, tmp_path: Path) -> None:
-    for path in _fetch(done, tmp_path / "series"):
+    for path in _fetch_study(done, tmp_path / "study"):
         ds = dcmread(path)
-        assert (ds.SyntheticData, ds.ContentQualification, ds.ImageType[0]) == ("YES", "RESEARCH", "DERIVED")
+        assert (ds.SyntheticData, ds.ContentQualification) == ("YES", "RESEARCH")
+        assert ds.get("ImageType", ["DERIVED"])[0] == "DERIVED"
         assert ds.PatientID.startswith("SYN-")
         assert "PGBM" not in ds.to_json()
         assert "Avasarala" not in ds.to_json()
@@ -103,6 +126,7 @@ def test_fhir_resources_are_linked(done: Done) -> None:
     imaging_study = _resource(done, study["reference"])
     assert imaging_study["series"][0]["uid"] == done.job["generated_series_uid"]
     assert len(imaging_study["series"][0]["instance"]) == 32
+    assert [series["modality"]["code"] for series in imaging_study["series"]] == ["MR", "SEG", "DOC"]
     for agent in provenance["agent"]:
         if "reference" in agent["who"]:
             assert _resource(done, agent["who"]["reference"])["resourceType"] == "Device"
@@ -128,6 +152,18 @@ def test_a_file_of_the_pacs_verifies_with_the_key_alone(done: Done, tmp_path: Pa
     claims = {claim["claim"]: claim["truth"] for claim in json.loads(whole.stdout)["claims"]}
     assert whole.returncode == 0, whole.stdout
     assert claims["series-complete"] == claims["provenance-signed"] == claims["provenance-about-series"] == "true"
+
+
+def test_labels_and_summary_of_the_pacs_verify_too(done: Done, tmp_path: Path) -> None:
+    files = _fetch_study(done, tmp_path / "study")
+    for path in files:
+        if dcmread(path).Modality in {"SEG", "DOC"}:
+            answered = done.site.run("verify", str(path), "--json")
+            assert answered.returncode == 0, answered.stdout + answered.stderr
+    whole = done.site.run("verify", str(tmp_path / "study"), "--json")
+    claims = {claim["claim"]: claim for claim in json.loads(whole.stdout)["claims"]}
+    assert whole.returncode == 0, whole.stdout
+    assert "all 34 instances of 3 series" in claims["series-complete"]["why"]
 
 
 def test_verify_asks_the_sites_fhir_server_for_the_provenance(done: Done, tmp_path: Path) -> None:
@@ -165,9 +201,10 @@ def test_no_patient_data_is_logged(done: Done) -> None:
 
 
 def test_what_we_published_does_not_become_a_source(done: Done, tmp_path: Path, eventually: Callable[..., object]) -> None:
-    """A PACS that forwards everything sends our own series back to us."""
-    files = _fetch(done, tmp_path / "series")
-    run_dcmtk("storescu", "-aet", "ORTHANC", "-aec", "VERAICON", "127.0.0.1", str(done.site.node_port), *files)
+    """A PACS that forwards everything sends our own series back to us, labels and summary among them."""
+    files = _fetch_study(done, tmp_path / "study")
+    sent = run_dcmtk("storescu", "-R", "-aet", "ORTHANC", "-aec", "VERAICON", "127.0.0.1", str(done.site.node_port), *files)
+    assert sent.returncode == 0, sent.stderr
     landed = run_dcmtk(
         "findscu", "-S", "-aec", "VERAICON", "127.0.0.1", str(done.site.node_port), "-k", "QueryRetrieveLevel=SERIES",
         "-k", f"SeriesInstanceUID={done.job['generated_series_uid']}",
@@ -177,6 +214,10 @@ def test_what_we_published_does_not_become_a_source(done: Done, tmp_path: Path, 
 
     time.sleep(3)  # longer than it takes a series to settle and be announced
     assert len(done.site.jobs()) == 1
+    exported = tmp_path / "exported"
+    told = done.site.run("export", dcmread(files[0]).StudyInstanceUID, "--to", str(exported), "--json")
+    assert json.loads(told.stdout)["instances"] == 34, told.stdout + told.stderr
+    assert errors_of_instance(exported / "DICOMDIR") == []
 
 
 def _instances(done: Done) -> list[str]:
@@ -187,9 +228,20 @@ def _instances(done: Done) -> list[str]:
 
 
 def _fetch(done: Done, folder: Path) -> list[Path]:
+    return _files(done, _instances(done), folder)
+
+
+def _fetch_study(done: Done, folder: Path) -> list[Path]:
+    """Everything of the generated study."""
+    first = dcmread(io.BytesIO(done.orthanc.file(_instances(done)[0])))
+    query = {"Level": "Instance", "Query": {"StudyInstanceUID": str(first.StudyInstanceUID)}}
+    return _files(done, list(done.orthanc.post("/tools/find", query)), folder)
+
+
+def _files(done: Done, instances: list[str], folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     files = []
-    for number, instance in enumerate(_instances(done)):
+    for number, instance in enumerate(instances):
         path = folder / f"{number:04d}.dcm"
         path.write_bytes(done.orthanc.file(instance))
         files.append(path)

@@ -47,6 +47,29 @@ def running_storescp(folder: Path, port: int, *options: str, deadline_s: float =
             process.wait(timeout=10)
 
 
+@contextmanager
+def running_dcmqrscp(folder: Path, port: int, *hosts: tuple[str, int], deadline_s: float = 20.0) -> Iterator[None]:
+    """Run DCMTK's `dcmqrscp`, a small PACS with its database in `folder`; it is called DCMQR and sends to `hosts` (AE, port)."""
+    program = find_dcmtk("dcmqrscp")
+    (folder / "store").mkdir()
+    peers = "\n".join(f"peer{number} = ({title}, 127.0.0.1, {at})" for number, (title, at) in enumerate(hosts))
+    (folder / "dcmqrscp.cfg").write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 8\nHostTable BEGIN\n{peers}\nHostTable END\n"
+        f"VendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\nDCMQR {folder / 'store'} RW (100, 1024mb) ANY\nAETable END\n",
+        encoding="utf-8",
+    )
+    command = [program, "--config", str(folder / "dcmqrscp.cfg")]
+    with (folder / "dcmqrscp.log").open("wb") as log:
+        process = subprocess.Popen(command, env=_ENVIRONMENT, stdout=log, stderr=log, cwd=folder)
+        try:
+            await_port(process, port, deadline_s)
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
 def await_port(process: subprocess.Popen[bytes], port: int, deadline_s: float) -> None:
     """Return once somebody listens on the port, or fail the test."""
     end = time.monotonic() + deadline_s
