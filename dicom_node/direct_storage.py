@@ -12,10 +12,13 @@ DICOM PS3.8 9.2 (state machine; Sta6 is the state of data transfer), 9.3.5; PS3.
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
+
+from pynetdicom.pdu_primitives import P_DATA
 
 from dicom_node import wire
 
@@ -69,12 +72,19 @@ class DirectStorage:
         self._request: wire.Command = {}
         self._context_id = 0
         self._dul._read_pdu_data = self._read
+        self._queueing = threading.Lock()  # a message of pynetdicom's is in its queue as a whole, or not at all
+        self._queue_message = assoc.dimse.send_msg
+        assoc.dimse.send_msg = self._send_message
 
     def abandon(self) -> None:
         """Forget an instance that was under way when the connection ended."""
         if self._reception is not None:
             self._reception.abandon()
             self._reception = None
+
+    def _send_message(self, primitive: Any, context_id: int) -> None:
+        with self._queueing:
+            self._queue_message(primitive, context_id)
 
     def _read(self) -> None:
         """Read PDUs as long as they are C-STORE requests that follow one another; called when one can be read."""
@@ -152,8 +162,14 @@ class DirectStorage:
             return
         status, comment = reception.finish()
         answer = wire.store_response(self._request, status=status, comment=comment)
-        # Any trouble in sending ends the connection there, which the next read finds.
-        self._dul.socket.send(wire.command_pdu(self._context_id, answer))
+        with self._queueing:
+            if self._dul.to_provider_queue.empty():
+                # Any trouble in sending ends the connection there, which the next read finds.
+                self._dul.socket.send(wire.command_pdu(self._context_id, answer))
+            else:  # behind a message of which a part may have been sent, never within it
+                primitive = P_DATA()
+                primitive.presentation_data_value_list = [[self._context_id, b"\3" + answer]]
+                self._dul.send_pdu(primitive)
 
     def _pass_items(self, items: list[bytes]) -> None:
         self._pass_on(wire.pdu_of(items))

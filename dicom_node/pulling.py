@@ -12,19 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import build_role, evt
-from sqlalchemy.exc import SQLAlchemyError
+from pynetdicom import build_role
 
-from dicom_node.archive import LandedInstance
-from dicom_node.files import part10_head
+from dicom_node.archive import Archive
+from dicom_node.arriving import Arrivals, received_directly
 from dicom_node.presentation import GET_CLASSES, MOVE_CLASSES, received_contexts, retrieve_contexts
 from dicom_node.scu import Peer, association
-from dicom_node.statuses import Status, in_words, status_of
+from dicom_node.statuses import Status, in_words
 from dicom_node.watchdog import Movement, wait_while_it_moves
 from domain.errors import (
     IncompleteSeries,
@@ -32,21 +31,11 @@ from domain.errors import (
     PeerRefused,
     PeerUnreachable,
     StorageExhausted,
-    VeraiconError,
 )
-from domain.identifiers import require_uid
 
 _log = structlog.get_logger(__name__)
 
 _Result = TypeVar("_Result")
-
-
-class Sink(Protocol):
-    """Keeps what arrives; `dicom_node.archive.Archive` is one."""
-
-    def land(self, data: bytes, *, source: str) -> LandedInstance:
-        """Keep a Part 10 file, and return when it is durable."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +64,13 @@ Tell = Callable[[PullCounts], object]
 def pull_by_get(
     peer: Peer,
     identifier: Dataset,
-    sink: Sink,
+    archive: Archive,
     *,
     sop_class_uids: Sequence[str] = (),
     sop_class_uid: str = GET_CLASSES[1],
     tell: Tell | None = None,
 ) -> PullCounts:
-    """Fetch instances by C-GET; each is durable in the sink before its C-STORE is answered Success.
+    """Fetch instances by C-GET; each is durable in the archive before its C-STORE is answered Success.
 
     Parameters
     ----------
@@ -106,23 +95,23 @@ def pull_by_get(
         If we had no room left: the peer was told so for each instance since.
     """
     storage = received_contexts(sop_class_uids)
-    receiver = _Receiver(peer, sink)
+    roles = [build_role(uid, scp_role=True) for uid in dict.fromkeys(str(context.abstract_syntax) for context in storage)]
+    arrivals = Arrivals(peer, archive)
     try:
-        with association(
-            peer,
-            [*retrieve_contexts([sop_class_uid]), *storage],
-            roles=[build_role(uid, scp_role=True) for uid in dict.fromkeys(str(one.abstract_syntax) for one in storage)],
-            handlers=[(evt.EVT_C_STORE, receiver.store)],
-        ) as assoc:
+        with association(peer, [*retrieve_contexts([sop_class_uid]), *storage], roles=roles) as assoc:
             _require_model(peer, assoc, sop_class_uid)
-            _take_scp_role(assoc, storage)
-            wait_while_it_moves(assoc, Movement(assoc, peer.timeout_s))
-            with _aborted_unless_answered(assoc) as answered:
+            arrivals.movement = Movement(assoc, peer.timeout_s)
+            wait_while_it_moves(assoc, arrivals.movement)
+            with received_directly(assoc, arrivals), _aborted_unless_answered(assoc) as answered:
                 counts = _follow(peer, "C-GET", assoc.send_c_get(identifier, sop_class_uid), tell, answered)
             return _require_all(peer, counts)
     except (PeerError, IncompleteSeries) as error:
-        if isinstance(receiver.failure, StorageExhausted):
-            raise receiver.failure from error
+        if arrivals.no_room:
+            raise StorageExhausted(
+                found=f"instances from {peer.name} that our archive or its index could not take",
+                allowed="room for each instance, and an index that can be written",
+                action="make room, see our log, then pull again; what came before is kept",
+            ) from error
         raise
 
 
@@ -182,33 +171,6 @@ def with_retries(
     return call()
 
 
-class _Receiver:
-    """Lands what comes in C-STORE sub-operations."""
-
-    def __init__(self, peer: Peer, sink: Sink) -> None:
-        self._peer, self._sink = peer, sink
-        self.failure: VeraiconError | None = None
-
-    def store(self, event: evt.Event) -> int | Dataset:
-        """C-STORE (PS3.4 B.2.3): Success once the instance is durable, else the status of what is wrong with it or with us."""
-        request = event.request
-        try:
-            head = part10_head(
-                require_uid(request.AffectedSOPClassUID, attribute="AffectedSOPClassUID"),
-                require_uid(request.AffectedSOPInstanceUID, attribute="AffectedSOPInstanceUID"),
-                event.context.transfer_syntax,
-            )
-            self._sink.land(head + request.DataSet.getvalue(), source=self._peer.ae_title)
-        except VeraiconError as error:
-            self.failure = self.failure or error
-            _log.warning("a fetched instance was not stored", action="pull", peer=self._peer.name, code=error.code)
-            return status_of(error)
-        except (SQLAlchemyError, OSError) as error:
-            _log.error("archive or index cannot be written", action="pull", kind=type(error).__name__)
-            return Status.OUT_OF_RESOURCES
-        return Status.SUCCESS
-
-
 def _require_model(peer: Peer, assoc: Any, sop_class_uid: str) -> None:
     if not any(context.abstract_syntax == sop_class_uid for context in assoc.accepted_contexts):
         raise PeerRefused(
@@ -216,17 +178,6 @@ def _require_model(peer: Peer, assoc: Any, sop_class_uid: str) -> None:
             allowed="the information model that was proposed",
             action="fetch the other way (C-GET or C-MOVE), or enable it on the peer",
         )
-
-
-def _take_scp_role(assoc: Any, storage: Sequence[Any]) -> None:
-    """Answer C-STORE on each storage context that was accepted.
-
-    Some peers accept the contexts, do not answer the role selection and send all the same; pynetdicom refuses each instance.
-    """
-    classes = {context.abstract_syntax for context in storage}
-    for context in assoc.accepted_contexts:
-        if context.abstract_syntax in classes:
-            context._as_scp = True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-MADE = "made for each object"
+VARIES = "varies"
 
 # VRs that may hold much; whether two of their values agree says nothing of a third.
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN"})
@@ -29,7 +29,7 @@ class ListedAttribute:
     presence : str
         ALWAYS, VNAP (value not always present), ANAP (attribute not always present) or EMPTY (never a value).
     value : str
-        The one that it always has, the terms that a code string has, or that it is made for each object.
+        The one that it always has, the terms that a code string has, or that it varies.
     """
 
     path: tuple[BaseTag, ...]
@@ -96,7 +96,7 @@ def _collect(
 
 def _text(element: DataElement) -> str:
     if element.VR in _BULK:
-        return MADE
+        return VARIES
     if element.VR == "AT":
         return f"({element.value.group:04X},{element.value.element:04X})"
     return "\\".join(map(str, element.value)) if element.VM > 1 else str(element.value)
@@ -114,8 +114,8 @@ def _value(found: _Seen) -> str:
     values = list(dict.fromkeys(found.values))
     if found.vr == "SQ" or not values:
         return ""
-    if MADE in values or any(len(value) > _LONGEST_VALUE for value in values):
-        return MADE
+    if VARIES in values or any(len(value) > _LONGEST_VALUE for value in values):
+        return VARIES
     if len(values) == 1:
         return values[0]
-    return " or ".join(values) if found.vr == "CS" and len(values) <= _MOST_TERMS else MADE
+    return " or ".join(values) if found.vr == "CS" and len(values) <= _MOST_TERMS else VARIES

@@ -1,4 +1,4 @@
-"""Objects written only to be listed: two requests that have nothing in common, so that what they share is fixed by the writers.
+"""Objects written only to be listed: requests that have nothing in common, so that what they share is fixed by the writers.
 
 No patient and no model stands behind them.
 """
@@ -67,29 +67,28 @@ class Phantom:
         return replace(self.identity, series_description=self.identity.series_description.replace("MR", modality))
 
 
-def phantoms() -> tuple[Phantom, Phantom]:
-    """Return two requests that differ in everything that a request decides."""
+def phantoms() -> tuple[Phantom, ...]:
+    """Return two requests that differ in everything that a request decides, and the second once more without a body part."""
     morning = datetime(2001, 2, 3, 4, 5, 6, 700000, tzinfo=UTC)
     evening = datetime(2012, 11, 10, 19, 18, 17, 160000, tzinfo=timezone(timedelta(hours=2)))
-    return (
-        Phantom(
-            _volume((2, 4, 6), tilt_deg=12.0, first=True),
-            _identity("first", morning, body_part="BRAIN"),
-            _source("first", instances=2, sop_class=MRImageStorage),
-            (Finding("finite", Outcome.PASSED, 0.0, "only finite voxels", "Every voxel is finite."),),
-            ((1, "hippocampus-anterior-volume"), (2, "brain-left-volume")),
-        ),
-        Phantom(
-            _volume((3, 5, 8), tilt_deg=-31.0, first=False),
-            _identity("second", evening, body_part=""),
-            _source("second", instances=3, sop_class=CTImageStorage),
-            (
-                Finding("range", Outcome.NOT_APPLICABLE, None, "the range of training", "No range was asked for."),
-                Finding("shape", Outcome.PASSED, 1.0, "one part", "The label is one part."),
-            ),
-            ((1, "unlisted-structure"), (2, "hippocampus-posterior-right-volume")),
-        ),
+    first = Phantom(
+        _volume((2, 4, 6), tilt_deg=12.0, first=True),
+        _identity("first", morning, body_part="BRAIN"),
+        _source("first", instances=2, sop_class=MRImageStorage),
+        (Finding("finite", Outcome.PASSED, 0.0, "only finite voxels", "Every voxel is finite."),),
+        ((1, "hippocampus-anterior-volume"), (2, "brain-left-volume")),
     )
+    second = Phantom(
+        _volume((3, 5, 8), tilt_deg=-31.0, first=False),
+        _identity("second", evening, body_part="CHEST"),
+        _source("second", instances=3, sop_class=CTImageStorage),
+        (
+            Finding("range", Outcome.NOT_APPLICABLE, None, "the range of training", "No range was asked for."),
+            Finding("shape", Outcome.PASSED, 1.0, "one part", "The label is one part."),
+        ),
+        ((1, "unlisted-structure"), (2, "hippocampus-posterior-right-volume")),
+    )
+    return first, second, replace(second, identity=replace(second.identity, body_part=""))
 
 
 def _volume(shape: tuple[int, int, int], *, tilt_deg: float, first: bool) -> GeneratedVolume:
