@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 _ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Let no test write to the log stream that another one has set up, and closed."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
