@@ -25,7 +25,7 @@ _NEEDED = ("PatientID", "StudyDate", "StudyTime", "StudyInstanceUID", "Modality"
 # Numbers that a directory must name and instances may leave empty: told as this then, in the directory alone.
 _NUMBERS = ("StudyID", "SeriesNumber", "InstanceNumber")
 _NO_NUMBER = "0"
-_FILE_SET_ID = "VERAICON"
+FILE_SET_ID = "VERAICON"
 
 
 def write_file_set(files: Iterable[Path], folder: Path) -> int:
@@ -71,7 +71,7 @@ def _write(headers: list[Dataset], sources: dict[str, Path], root: Path) -> None
     headers.sort(key=_place)
     file_set = FileSet()
     try:
-        file_set.ID = _FILE_SET_ID
+        file_set.ID = FILE_SET_ID
         file_set.UID = UID(derive_uid("file-set", *sorted(sources)))
         for header in headers:
             _add(file_set, header)

@@ -35,7 +35,7 @@ OCTETS = "application/octet-stream"
 ANY = "*/*"
 
 # Syntaxes that an instance or frame is encoded in when a caller names them: lossless, so it stays the same instance.
-_ENCODABLE = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
+ENCODABLE = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
 
 _LOSSLESS_JPEG = (JPEGLossless, JPEGLosslessSV1)
 
@@ -173,7 +173,7 @@ def choose_syntax(wanted: Sequence[Wanted], held: str) -> str | None:
 
 def can_recode(held: str, target: str) -> bool:
     """Return whether this installation can give what it holds in another transfer syntax without a loss."""
-    if target not in (ExplicitVRLittleEndian, *_ENCODABLE):
+    if target not in (ExplicitVRLittleEndian, *ENCODABLE):
         return held == target
     if is_compressed(held) and not _decodes(held):
         return False
@@ -188,7 +188,7 @@ def is_compressed(transfer_syntax: str) -> bool:
 
 def is_lossy(transfer_syntax: str) -> bool:
     """Return whether Pixel Data in a transfer syntax may have lost something."""
-    lossless = {*_ENCODABLE, *_LOSSLESS_JPEG, JPEG2000MCLossless, "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202"}
+    lossless = {*ENCODABLE, *_LOSSLESS_JPEG, JPEG2000MCLossless, "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202"}
     return is_compressed(transfer_syntax) and transfer_syntax not in lossless | {"1.2.840.10008.1.2.4.110"}
 
 

@@ -150,7 +150,7 @@ def parse_find(identifier: Dataset, root: Root, *, combined: bool = False) -> Qu
             allowed=", ".join(root.value),
             action="name a level of this information model (PS3.4 C.6)",
         )
-    known = set(_known(level))
+    known = set(known_keys(level))
     matching = {
         element.keyword: text
         for element in identifier
@@ -197,7 +197,7 @@ def answer(query: Query, entity: Entity, *, retrieve_ae_title: str) -> Dataset:
     DICOM PS3.4 C.4.1.1.3.2.
     """
     ds = Dataset()
-    known = set(_known(query.level))
+    known = set(known_keys(query.level))
     for element in query.wanted:
         if element.tag.is_private or element.keyword in _ABOUT_THE_QUERY or not element.keyword:
             continue
@@ -213,7 +213,8 @@ def answer(query: Query, entity: Entity, *, retrieve_ae_title: str) -> Dataset:
     return ds
 
 
-def _known(level: str) -> Iterator[str]:
+def known_keys(level: str) -> Iterator[str]:
+    """Yield the keywords that are known at a level: its own and those of the levels above it, from the top."""
     for name in Root.PATIENT.value:
         yield from _ATTRIBUTES[name]
         if name == level:

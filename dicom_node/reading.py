@@ -18,10 +18,10 @@ from dicom_node.pixels import decode_pixels, is_padding
 from domain.errors import IncompleteSeries, UnreadableInstance, UnsupportedSeries
 from domain.volume import FloatArray, Volume
 
-__all__ = ["decode_pixels", "describe_series", "read_volume"]
+__all__ = ["CLASSIC", "decode_pixels", "describe_series", "read_volume"]
 
-_CLASSIC = {MRImageStorage: "MR", CTImageStorage: "CT"}
-_MODALITIES = _CLASSIC | ENHANCED
+CLASSIC = {MRImageStorage: "MR", CTImageStorage: "CT"}
+_MODALITIES = CLASSIC | ENHANCED
 _UNITS = {"MR": "1", "CT": "[hnsf'U]"}
 
 # What must be the same in each instance for the slices to be one grid.
@@ -83,7 +83,7 @@ def read_volume(datasets: Sequence[Dataset]) -> Volume:
 
 def _frames(datasets: Sequence[Dataset]) -> tuple[Sequence[Dataset], list[Frame]]:
     """Return instances in reading order and all of their frames."""
-    if UID(datasets[0].SOPClassUID) in _CLASSIC:
+    if UID(datasets[0].SOPClassUID) in CLASSIC:
         return datasets, [classic_frame(ds, index) for index, ds in enumerate(datasets)]
     datasets = in_order(datasets)
     return datasets, [frame for index, ds in enumerate(datasets) for frame in enhanced_frames(ds, index)]
@@ -143,7 +143,7 @@ def _require_image(ds: Dataset) -> None:
     found = ""
     if sop_class not in _MODALITIES:
         found = f"{sop_class.name} ({text_of(ds, 'Modality') or 'no modality'})"
-    elif sop_class in _CLASSIC and text_of(ds, "NumberOfFrames") not in ("", "1"):
+    elif sop_class in CLASSIC and text_of(ds, "NumberOfFrames") not in ("", "1"):
         found = f"{text_of(ds, 'NumberOfFrames')} frames in one instance of a classic class"
     elif "MOSAIC" in text_of(ds, "ImageType").split("\\"):
         found = "a mosaic: many slices tiled into one image"

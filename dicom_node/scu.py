@@ -26,7 +26,7 @@ from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable
 
 _log = structlog.get_logger(__name__)
 
-_MAXIMUM_PDU = 131072
+MAXIMUM_PDU = 131072
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +148,14 @@ def association(
     def on_open(event: evt.Event) -> None:
         opened.append(True)
         pynetdicom_mends.send_at_once(event.assoc)
-        pynetdicom_mends.bound_reads(event.assoc, maximum_pdu_bytes=_MAXIMUM_PDU, pdu_timeout_s=peer.timeout_s)
+        pynetdicom_mends.bound_reads(event.assoc, maximum_pdu_bytes=MAXIMUM_PDU, pdu_timeout_s=peer.timeout_s)
 
     assoc = ae.associate(
         peer.host,
         peer.port,
         contexts=contexts,
         ae_title=peer.ae_title,
-        max_pdu=_MAXIMUM_PDU,
+        max_pdu=MAXIMUM_PDU,
         tls_args=(context, peer.host) if context is not None else None,
         ext_neg=list(roles),
         evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],

@@ -24,7 +24,7 @@ from cryptography import x509
 from domain.errors import ConfigurationError
 
 # RFC 9325 4.2: forward secrecy and authenticated encryption only. TLS 1.3 has its own, all of which are allowed.
-_SUITES_OF_TLS_1_2 = (
+SUITES_OF_TLS_1_2 = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",
     "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -198,7 +198,7 @@ def tls_failure(error: OSError) -> str:
 def _restrict(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_ciphers(":".join(_SUITES_OF_TLS_1_2))
+    context.set_ciphers(":".join(SUITES_OF_TLS_1_2))
 
 
 def _load_identity(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:

@@ -17,8 +17,8 @@ from pynetdicom import evt
 _LOOK_S = 0.25
 
 # PDUs of responses that wait to be sent, and how soon to look again.
-_MAX_QUEUED = 500
-_ROOM_S = 0.002
+_MAX_QUEUED = 32
+_ROOM_S = 0.001
 
 
 class Movement:
@@ -92,8 +92,14 @@ def wait_while_it_moves(assoc: Any, movement: Movement) -> None:
 
 
 def await_room(assoc: Any) -> None:
-    """Wait until the peer has read most of what was queued for it: pynetdicom queues without end."""
-    while assoc.dul.to_provider_queue.qsize() > _MAX_QUEUED and not has_ended(assoc):
+    """Wait, where some responses are queued, until they are sent and what the peer has said meanwhile is read.
+
+    pynetdicom queues without end, and reads nothing while there is something to send: a cancel would wait for the last match.
+    """
+    dul = assoc.dul
+    if dul.to_provider_queue.qsize() < _MAX_QUEUED:
+        return
+    while not has_ended(assoc) and not (dul.to_provider_queue.empty() and not dul.socket.ready):
         time.sleep(_ROOM_S)
 
 

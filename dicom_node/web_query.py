@@ -28,7 +28,7 @@ from domain.identifiers import require_uid
 MAXIMUM_PAGE = 1000
 
 # PS3.18 Tables 10.6.3-3 to 10.6.3-5, as far as the index knows them.
-_RETURNED = {
+RETURNED = {
     "STUDY": (
         "StudyDate",
         "StudyTime",
@@ -47,10 +47,10 @@ _RETURNED = {
     "SERIES": ("Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber", "NumberOfSeriesRelatedInstances"),
     "IMAGE": ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Columns", "NumberOfFrames"),
 }
-_LEVELS = tuple(_RETURNED)
+_LEVELS = tuple(RETURNED)
 
 # Counts over what lies below exist at one level only; the patient's are for C-FIND.
-_ONLY_AT = {
+ONLY_AT = {
     "ModalitiesInStudy": "STUDY",
     "NumberOfStudyRelatedSeries": "STUDY",
     "NumberOfStudyRelatedInstances": "STUDY",
@@ -138,7 +138,7 @@ def parse_search(level: str, path: Mapping[str, str], parameters: Sequence[tuple
     for name, value in parameters:
         if name not in _NO_ATTRIBUTE and not _in_sequence(name):
             _add_match(values, _keyword(name), value)
-    ignored += [keyword for keyword in values if _ONLY_AT.get(keyword, level) != level]
+    ignored += [keyword for keyword in values if ONLY_AT.get(keyword, level) != level]
     query = parse_find(_identifier(level, returned | values), Root.STUDY)
     ignored += [key for key in values if values[key].strip("*") and key not in query.matching and key not in ignored]
     if ignored:
@@ -165,8 +165,8 @@ def resource_path(entity: Mapping[str, str]) -> str:
 def _default_fields(level: str, path: Mapping[str, str]) -> list[str]:
     """Return what the level returns, with the attributes of levels above that the path does not name."""
     above = {"SERIES": ("StudyInstanceUID",), "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID")}.get(level, ())
-    fields = [field for upper in _LEVELS[: _LEVELS.index(level)] if not path for field in _RETURNED[upper]]
-    return [field for field in (*fields, *above, *_RETURNED[level]) if _ONLY_AT.get(field, level) == level]
+    fields = [field for upper in _LEVELS[: _LEVELS.index(level)] if not path for field in RETURNED[upper]]
+    return [field for field in (*fields, *above, *RETURNED[level]) if ONLY_AT.get(field, level) == level]
 
 
 def _add_match(values: dict[str, str], keyword: str, value: str) -> None:

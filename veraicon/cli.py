@@ -10,7 +10,7 @@ import typer
 
 from domain.errors import VeraiconError
 from veraicon import logs
-from veraicon.commands import checking, exporting, jobs, making, peers, series, serving
+from veraicon.commands import checking, conformance, exporting, jobs, making, peers, series, serving
 from veraicon.commands.console import Invocation, complain
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.add_typer(series.app, name="series")
 app.add_typer(checking.models, name="models")
 app.add_typer(serving.config, name="config")
 app.add_typer(peers.app, name="peer")
+app.add_typer(conformance.app, name="conformance")
 
 
 @app.callback()

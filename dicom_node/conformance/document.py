@@ -1,4 +1,4 @@
-"""A document of numbered sections with tables, and its two written forms: Markdown for people, plain data for programs. Pure."""
+"""A document of numbered sections with tables, and its two forms: Markdown for people, plain data for programs. Pure."""
 
 from __future__ import annotations
 

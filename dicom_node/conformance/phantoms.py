@@ -106,7 +106,9 @@ def _volume(shape: tuple[int, int, int], *, tilt_deg: float, first: bool) -> Gen
     return GeneratedVolume(
         volume=Volume(array, affine, "", "MR"),
         label_map=label_map,
-        model=ModelIdentity(f"model-{letter}", f"{seed}.0", f"sha256:{letter * 64}", f"sha256:{letter * 64}", f"Licence {letter}"),
+        model=ModelIdentity(
+            f"model-{letter}", f"{seed}.0", f"sha256:{letter * 64}", f"sha256:{letter * 64}", f"Licence {letter}"
+        ),
         seed=seed,
         sampler="euler" if first else "heun",
         sampler_steps=8 if first else 16,

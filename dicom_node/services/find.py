@@ -78,4 +78,5 @@ class FindService:
                 await_room(event.assoc)
                 yield Status.PENDING, answer(query, entity, retrieve_ae_title=self._ae_title)
         except (*PARSE_ERRORS, VeraiconError, SQLAlchemyError) as error:
-            yield refused_query(error), None
+            # PS3.4 Table C.4-1 has no 0xA701.
+            yield refused_query(error, unreadable_index=Status.OUT_OF_RESOURCES), None

@@ -23,7 +23,7 @@ from domain.identifiers import require_uid
 _log = structlog.get_logger(__name__)
 
 # PS3.4 table F.7.2-1: attributes of type 1 at N-CREATE.
-_REQUIRED = (
+REQUIRED = (
     "ScheduledStepAttributesSequence",
     "PerformedProcedureStepID",
     "PerformedStationAETitle",
@@ -120,8 +120,8 @@ class ProcedureStepService:
 
 def _refusal_of_new(ds: Dataset) -> Dataset | NormalizedStatus | None:
     """Return why a new step is not taken: what PS3.4 table F.7.2-1 requires is not there."""
-    missing = [keyword for keyword in _REQUIRED if keyword not in ds]
-    empty = [keyword for keyword in _REQUIRED if keyword in ds and not ds[keyword].value]
+    missing = [keyword for keyword in REQUIRED if keyword not in ds]
+    empty = [keyword for keyword in REQUIRED if keyword in ds and not ds[keyword].value]
     studies = [item.get("StudyInstanceUID") for item in ds.get("ScheduledStepAttributesSequence") or ()]
     if missing:
         return _attributes(NormalizedStatus.MISSING_ATTRIBUTE, missing)

@@ -32,7 +32,7 @@ class Service(Protocol):
         ...
 
 
-def refused_query(error: BaseException) -> int | Dataset:
+def refused_query(error: BaseException, *, unreadable_index: Status = Status.UNABLE_TO_CALCULATE_MATCHES) -> int | Dataset:
     """Return the status for a query that cannot be answered (PS3.4 Tables C.4-1 to C.4-3)."""
     if isinstance(error, RequestInvalid):
         answered = status_of(error)
@@ -41,4 +41,4 @@ def refused_query(error: BaseException) -> int | Dataset:
     if isinstance(error, VeraiconError):
         return status_of(error)
     _log.error("a query was not answered", kind=type(error).__name__)
-    return Status.UNABLE_TO_CALCULATE_MATCHES if isinstance(error, SQLAlchemyError) else Status.CANNOT_UNDERSTAND
+    return unreadable_index if isinstance(error, SQLAlchemyError) else Status.CANNOT_UNDERSTAND

@@ -303,7 +303,7 @@ class TestMove:
 class TestCancel:
     """C-CANCEL at any time, by DCMTK and by a caller in a hurry."""
 
-    def test_movescu_and_getscu_of_dcmtk_cancel(self, archive: Archive, tmp_path: Path) -> None:
+    def test_movescu_and_findscu_of_dcmtk_cancel(self, archive: Archive, tmp_path: Path) -> None:
         for data in part10_series(200):
             archive.land(data, source="CT1")
         (tmp_path / "got").mkdir()
