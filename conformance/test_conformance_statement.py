@@ -24,6 +24,7 @@ def _default_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.requirement("DICOM-CS-001")
 def test_the_committed_statement_is_the_one_that_the_code_prints() -> None:
     printed = to_markdown(statement(facts_of(Settings())))
     committed = STATEMENT.read_text(encoding="utf-8")
@@ -32,6 +33,7 @@ def test_the_committed_statement_is_the_one_that_the_code_prints() -> None:
     assert committed == printed, f"the statement is out of date from line {different}; read the change, then renew it: {RENEW}"
 
 
+@pytest.mark.requirement("DICOM-CS-001")
 def test_the_values_of_a_site_stand_in_its_own_statement() -> None:
     settings = Settings(
         node={
@@ -51,6 +53,7 @@ def test_the_values_of_a_site_stand_in_its_own_statement() -> None:
     assert "listens on port 2762; a caller has to show a certificate" in str(document["sections"][7])
 
 
+@pytest.mark.requirement("DICOM-CS-004")
 def test_the_private_block_is_the_one_that_published_instances_have() -> None:
     block, (ds, *_) = private_block(), signed_objects(SigningKey.generate(), written_objects())
     elements = [element for element in ds if element.tag.group == block.group]

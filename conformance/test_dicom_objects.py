@@ -31,19 +31,23 @@ def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return paths
 
 
+@pytest.mark.requirement("DICOM-OBJ-001")
 def test_no_instance_has_an_error(published: list[Path]) -> None:
     assert {path.name: errors_of_instance(path) for path in published} == {path.name: [] for path in published}
 
 
+@pytest.mark.requirement("DICOM-OBJ-001")
 def test_the_set_is_consistent_with_itself(published: list[Path]) -> None:
     assert errors_of_set(published, absent=SOURCE_UIDS) == []
 
 
+@pytest.mark.requirement("DICOM-MEDIA-001")
 def test_the_directory_of_a_file_set_has_no_error(published: list[Path], tmp_path: Path) -> None:
     write_file_set(published, tmp_path / "out")
     assert errors_of_instance(tmp_path / "out" / "DICOMDIR") == []
 
 
+@pytest.mark.requirement("DICOM-OBJ-001")
 def test_the_judges_see_an_error_where_there_is_one(tmp_path: Path) -> None:
     broken: Dataset = write_series(generated_phantom(), series_identity(), source=source_series())[0]
     other: Dataset = write_series(generated_phantom(), series_identity(), source=source_series())[1]
@@ -57,6 +61,7 @@ def test_the_judges_see_an_error_where_there_is_one(tmp_path: Path) -> None:
     assert [line for line in errors_of_set(paths) if "Missing SOPInstanceUID" in line]
 
 
+@pytest.mark.requirement("DICOM-OBJ-004")
 @pytest.mark.parametrize("summary", SummaryForm)
 @pytest.mark.parametrize("image", ImageForm)
 def test_the_same_request_writes_the_same_bytes(image: ImageForm, summary: SummaryForm) -> None:

@@ -22,16 +22,19 @@ WRONG = {
 }
 
 
+@pytest.mark.requirement("FHIR-RES-001")
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_the_validators_find_what_is_wrong(wrong):
     assert validate(wrong)
 
 
+@pytest.mark.requirement("FHIR-RES-001")
 @pytest.mark.parametrize("right", [patient(), observation(), condition(), research_consent()], ids=lambda r: r["resourceType"])
 def test_the_validators_take_what_is_right(right):
     assert validate(right) == []
 
 
+@pytest.mark.requirement("FHIR-RES-002")
 @pytest.mark.parametrize("kind", list(error_classes()), ids=lambda kind: kind.__name__)
 def test_the_outcome_of_each_error_is_valid(kind):
     assert validate(to_outcome(kind("a thing", allowed="another", action="do this"))) == []

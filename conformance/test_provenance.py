@@ -48,6 +48,7 @@ def _false(report: VerificationReport) -> dict[str, str]:
     return {claim.name: claim.why for claim in report.false}
 
 
+@pytest.mark.requirement("PROV-VERIFY-001")
 def test_a_series_verifies_after_orthanc_has_stored_it(
     series: list[Dataset],
     tmp_path: Path,
@@ -61,6 +62,7 @@ def test_a_series_verifies_after_orthanc_has_stored_it(
     assert report["series-complete"].truth is Truth.TRUE
 
 
+@pytest.mark.requirement("PROV-VERIFY-001")
 @pytest.mark.parametrize(
     ("program", "options"),
     [
@@ -85,6 +87,7 @@ def test_an_instance_verifies_after_dcmtk_has_encoded_it_anew(
     assert report.verdict, _false(report)
 
 
+@pytest.mark.requirement("PROV-VERIFY-002")
 @pytest.mark.parametrize(
     ("edit", "claim"),
     [
@@ -107,6 +110,7 @@ def test_what_dcmodify_changes_is_found(series: list[Dataset], tmp_path: Path, e
     assert claim in _false(report)
 
 
+@pytest.mark.requirement("PROV-VERIFY-003")
 def test_pixels_that_nobody_here_can_decode_are_not_called_changed(series: list[Dataset], tmp_path: Path) -> None:
     """JPEG Lossless has no decoder under our licence: the answer is that it cannot be said, and the verdict stays bad."""
     before, after = tmp_path / "before.dcm", tmp_path / "after.dcm"
@@ -120,6 +124,7 @@ def test_pixels_that_nobody_here_can_decode_are_not_called_changed(series: list[
     assert report["pixel-data"].truth is Truth.NOT_CHECKABLE
 
 
+@pytest.mark.requirement("FHIR-RES-001")
 @pytest.mark.peer("fhir-validators")
 def test_every_resource_of_an_attestation_is_valid_r4() -> None:
     """One instance only: pyfhircheck counts the UIDs of all instances of a series together."""
@@ -129,6 +134,7 @@ def test_every_resource_of_an_attestation_is_valid_r4() -> None:
         assert errors == [], resource["resourceType"]
 
 
+@pytest.mark.requirement("FHIR-RES-001")
 @pytest.mark.peer("fhir-validators")
 def test_an_imaging_study_with_labels_and_summary_is_valid_r4() -> None:
     stated = stated_objects(written_objects())
@@ -139,6 +145,7 @@ def test_an_imaging_study_with_labels_and_summary_is_valid_r4() -> None:
     assert [error for error in validate(study) if not any(words in error for words in younger)] == []
 
 
+@pytest.mark.requirement("PROV-VERIFY-004")
 def test_a_receiver_verifies_with_files_alone(tmp_path: Path) -> None:
     """Only the public keys, the instance, the Provenance and the sidecar: no settings, no server, no torch."""
     published = publish(KEY)
@@ -161,6 +168,7 @@ def test_a_receiver_verifies_with_files_alone(tmp_path: Path) -> None:
     assert [name for name, truth in truths.items() if truth != "true"] == ["series-complete"]
 
 
+@pytest.mark.requirement("PROV-VERIFY-005")
 def test_a_provenance_verifies_after_another_program_has_written_its_json_anew() -> None:
     """Order, white space and escapes of JSON are no part of what is signed."""
     published = publish(KEY)

@@ -113,6 +113,7 @@ def test_series_that_does_not_fit_the_model_is_refused_by_name(
     assert job["error"]["next"]
 
 
+@pytest.mark.requirement("DICOM-READ-004")
 def test_series_with_a_missing_slice_is_incomplete(
     site: VeraiconSite, data_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ class HandMadePeer:
         return 0x0000, None
 
 
+@pytest.mark.requirement("DICOM-SC-004")
 def test_orthanc_asks_us_and_gets_the_report_on_a_new_association(
     tmp_path: Path, free_port: Callable[[], int], eventually: Callable[..., Any]
 ) -> None:
@@ -146,6 +147,7 @@ def test_orthanc_asks_us_and_gets_the_report_on_a_new_association(
         assert ["not available" in failure["Description"] for failure in report["Failures"]] == [True]
 
 
+@pytest.mark.requirement("DICOM-SC-010")
 def test_orthanc_commits_to_what_we_sent_and_reports_on_an_association_of_its_own(
     tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
@@ -171,6 +173,7 @@ def test_orthanc_commits_to_what_we_sent_and_reports_on_an_association_of_its_ow
         ]
 
 
+@pytest.mark.requirement("DICOM-SC-003")
 def test_we_report_on_the_association_of_the_request_while_it_is_open_and_go_on_serving_it(tmp_path: Path) -> None:
     datasets = series_datasets(3)
     with running_node(tmp_path / "node") as node:
@@ -182,6 +185,7 @@ def test_we_report_on_the_association_of_the_request_while_it_is_open_and_go_on_
         assert node.received.due(["MODALITY"]) == []
 
 
+@pytest.mark.requirement("DICOM-SC-003")
 def test_a_requestor_that_stores_while_it_waits_gets_both_answers(tmp_path: Path, eventually: Callable[..., Any]) -> None:
     datasets = series_datasets(12)
     reports: list[CommitmentReport] = []
@@ -210,6 +214,7 @@ def test_a_requestor_that_stores_while_it_waits_gets_both_answers(tmp_path: Path
         assert reports[0].committed == named_instances(datasets[:1])
 
 
+@pytest.mark.requirement("DICOM-SC-002")
 def test_damaged_bytes_another_class_and_a_conflict_are_not_committed(tmp_path: Path) -> None:
     datasets = series_datasets(4)
     names = list(named_instances(datasets))
@@ -227,6 +232,7 @@ def test_damaged_bytes_another_class_and_a_conflict_are_not_committed(tmp_path: 
         assert answer.report.committed == (names[3],)
 
 
+@pytest.mark.requirement("DICOM-SC-005")
 @pytest.mark.parametrize(
     ("spoil", "action", "instance", "status"),
     [
@@ -251,6 +257,7 @@ def test_a_faulty_request_is_answered_with_its_status(
         assert answered.Status == status
 
 
+@pytest.mark.requirement("DICOM-SC-004")
 def test_a_report_is_tried_until_its_requestor_listens_and_proposes_our_role(
     tmp_path: Path, eventually: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
@@ -286,6 +293,7 @@ with running_node(Path(sys.argv[1])) as node:
 """
 
 
+@pytest.mark.requirement("DICOM-SC-001")
 def test_kill_minus_nine_between_success_and_report_still_brings_the_report(
     tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
@@ -306,6 +314,7 @@ def test_kill_minus_nine_between_success_and_report_still_brings_the_report(
         assert requestor.reports[0].committed == named_instances(datasets)
 
 
+@pytest.mark.requirement("DICOM-SC-010")
 def test_a_report_that_crosses_the_answer_is_taken(tmp_path: Path) -> None:
     datasets = series_datasets(3)
     with HandMadePeer(on_same=True) as pacs:
@@ -314,6 +323,7 @@ def test_a_report_that_crosses_the_answer_is_taken(tmp_path: Path) -> None:
         assert [reason for _, reason in answer.report.failed] == [0x0112]
 
 
+@pytest.mark.requirement("DICOM-SC-012")
 def test_peers_that_do_not_commit_are_told_from_those_that_refuse_us(tmp_path: Path, free_port: Callable[[], int]) -> None:
     port = free_port()
     request = _request(series_datasets(1))
@@ -325,6 +335,7 @@ def test_peers_that_do_not_commit_are_told_from_those_that_refuse_us(tmp_path: P
         request_commitment(pacs.peer, request)
 
 
+@pytest.mark.requirement("DICOM-SC-013")
 def test_a_report_from_a_stranger_or_of_an_unknown_transaction_is_refused(tmp_path: Path) -> None:
     datasets = series_datasets(2)
     request = _request(datasets)
@@ -342,6 +353,7 @@ def test_a_report_from_a_stranger_or_of_an_unknown_transaction_is_refused(tmp_pa
         echo(node.peer())
 
 
+@pytest.mark.requirement("DICOM-SC-010")
 def test_a_role_that_a_reporter_proposes_is_answered(tmp_path: Path) -> None:
     """pynetdicom drops this answer where it takes storage of any class."""
     with running_node(tmp_path / "node") as node:
@@ -353,6 +365,7 @@ def test_a_role_that_a_reporter_proposes_is_answered(tmp_path: Path) -> None:
         assoc.release()
 
 
+@pytest.mark.requirement("DICOM-SC-001")
 def test_the_records_survive_what_the_requestor_repeats(tmp_path: Path) -> None:
     received = ReceivedCommitments(index_engine(tmp_path), clock=lambda: 0.0)
     request = ReceivedRequest(_request(series_datasets(1)), "CT1")

@@ -68,6 +68,7 @@ def results(site: VeraiconSite, contexts: Sequence[PresentationContext]) -> dict
     return answered
 
 
+@pytest.mark.requirement("DICOM-STORE-001", "DICOM-ASSOC-003", "DICOM-CS-002")
 def test_a_served_site_accepts_what_the_statement_lists_and_refuses_the_rest(site: VeraiconSite) -> None:
     listed = [build_context(one.abstract_syntax, syntax) for one in accepted() for syntax in one.transfer_syntaxes]
     stored = [build_context(uid, syntax) for uid in (*storage_classes(), PRIVATE_STORAGE) for syntax in RECEIVED_SYNTAXES[:1]]
@@ -77,6 +78,7 @@ def test_a_served_site_accepts_what_the_statement_lists_and_refuses_the_rest(sit
     assert list(others.values()) == [3, 3, 4]
 
 
+@pytest.mark.requirement("DICOM-ECHO-001", "DICOM-CS-002")
 def test_the_command_prints_what_the_site_answers_to_dcmtk(site: VeraiconSite) -> None:
     printed = site.run("conformance", "dicom", "--json")
     assert printed.returncode == 0, printed.stderr
@@ -85,6 +87,7 @@ def test_the_command_prints_what_the_site_answers_to_dcmtk(site: VeraiconSite) -
     assert "Received Echo Response (Success)" in asked.stdout + asked.stderr
 
 
+@pytest.mark.requirement("DICOM-CS-002")
 def test_every_listed_resource_is_answered_by_a_handler_of_the_served_site(site: VeraiconSite) -> None:
     paths = {(route.method, re.sub(r"\{[a-z_]+\}", "1", route.path)) for route in web_routes()}
     # Ours answer with what they hold (nothing), or with problem details; a path without a handler does neither.
@@ -97,6 +100,7 @@ def handled(site: VeraiconSite, method: str, path: str) -> bool:
     return answered.status_code == 204 or answered.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.requirement("DICOM-QR-008")
 def test_an_index_that_cannot_be_read_is_answered_by_the_status_of_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
 ) -> None:
@@ -119,6 +123,7 @@ def test_an_index_that_cannot_be_read_is_answered_by_the_status_of_the_table(
         node.stop()
 
 
+@pytest.mark.requirement("DICOM-STORE-002")
 @pytest.mark.parametrize("syntax", RECEIVED_SYNTAXES, ids=lambda uid: uid.name)
 def test_an_instance_in_each_listed_transfer_syntax_is_kept_as_its_octets_came(
     site: VeraiconSite, syntax: UID, tmp_path: Path
@@ -144,6 +149,7 @@ def test_an_instance_in_each_listed_transfer_syntax_is_kept_as_its_octets_came(
     assert dcmread(held[0]).file_meta.TransferSyntaxUID == syntax
 
 
+@pytest.mark.requirement("DICOM-STORE-002")
 @pytest.mark.parametrize(
     ("conversion", "proposal", "syntax"),
     [("+td", "-xd", DeflatedExplicitVRLittleEndian), ("+tb", "-xb", ExplicitVRBigEndian)],

@@ -64,6 +64,7 @@ def _ended(lines: list[Any], **fields: object) -> list[Any]:
     return [line for line in lines if wanted <= line.items()]
 
 
+@pytest.mark.requirement("DICOM-ASSOC-002")
 def test_a_source_gets_no_more_than_its_own_maximum_and_others_still_find_a_place(
     node: StorageNode, eventually: Callable[..., object]
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_source_gets_no_more_than_its_own_maximum_and_others_still_find_a_plac
     assert line["reason"] == "as many associations as the source may have are open"
 
 
+@pytest.mark.requirement("DICOM-ASSOC-002")
 def test_beyond_the_maximum_the_node_says_local_limit_exceeded_and_silence_holds_no_place(
     node: StorageNode, eventually: Callable[..., object]
 ) -> None:
@@ -105,6 +107,7 @@ def test_beyond_the_maximum_the_node_says_local_limit_exceeded_and_silence_holds
             assoc.abort()
 
 
+@pytest.mark.requirement("DICOM-ASSOC-001")
 @pytest.mark.parametrize(
     ("calling", "called", "said", "reason"),
     [
@@ -124,6 +127,7 @@ def test_each_rejection_says_its_reason_to_the_caller_and_to_the_audit(
     assert reason in line["reason"]
 
 
+@pytest.mark.requirement("DICOM-ASSOC-001")
 def test_dcmtk_sees_its_rejection_and_the_audit_counts_what_it_stored(
     node: StorageNode, tmp_path: Path, eventually: Callable[..., object]
 ) -> None:
@@ -140,6 +144,7 @@ def test_dcmtk_sees_its_rejection_and_the_audit_counts_what_it_stored(
     assert 0 <= line["duration_s"] < 60
 
 
+@pytest.mark.requirement("DICOM-ASSOC-003")
 def test_unknown_services_and_syntaxes_are_refused_one_by_one_with_their_result(node: StorageNode) -> None:
     proposed = [
         build_context(ModalityWorklistInformationFind),
@@ -156,6 +161,7 @@ def test_unknown_services_and_syntaxes_are_refused_one_by_one_with_their_result(
         assoc.release()
 
 
+@pytest.mark.requirement("DICOM-ASSOC-006")
 def test_an_abort_within_a_dataset_leaves_nothing_and_is_told(
     node: StorageNode, archive: Archive, tmp_path: Path, eventually: Callable[..., object]
 ) -> None:
@@ -172,6 +178,7 @@ def test_an_abort_within_a_dataset_leaves_nothing_and_is_told(
     assert not list((tmp_path / "node").rglob("*.part"))
 
 
+@pytest.mark.requirement("DICOM-ASSOC-005")
 def test_an_association_without_traffic_is_aborted_when_its_time_is_over(
     node: StorageNode, eventually: Callable[..., object]
 ) -> None:

@@ -57,6 +57,7 @@ def _ours(node: StorageNode, calling: str = "TEST") -> Peer:
     return Peer("node", "VERAICON", "127.0.0.1", node.port, calling, timeout_s=10.0)
 
 
+@pytest.mark.requirement("DICOM-STORE-002")
 @pytest.mark.parametrize("number", range(1, 10))
 def test_every_transfer_syntax_is_kept_byte_for_byte(
     node: StorageNode, archive: Archive, data_folder: Callable[[str], Path], number: int
@@ -75,6 +76,7 @@ def test_every_transfer_syntax_is_kept_byte_for_byte(
         assert held.to_json() == sent.to_json()
 
 
+@pytest.mark.requirement("DICOM-QR-030")
 def test_received_series_is_found_and_fetched_by_dcmtk(node: StorageNode, tmp_path: Path) -> None:
     datasets = series_datasets(5)
     files = _write(tmp_path / "sent", datasets)
@@ -98,6 +100,7 @@ def test_received_series_is_found_and_fetched_by_dcmtk(node: StorageNode, tmp_pa
     assert {dcmread(path).PixelData for path in got.iterdir()} == {ds.PixelData for ds in datasets}
 
 
+@pytest.mark.requirement("DICOM-STORE-004", "DICOM-STORE-005")
 def test_a_repeat_is_success_and_other_bytes_under_a_held_uid_are_kept_aside(
     node: StorageNode, archive: Archive, tmp_path: Path
 ) -> None:
@@ -113,6 +116,7 @@ def test_a_repeat_is_success_and_other_bytes_under_a_held_uid_are_kept_aside(
     assert sorted(map(str, kept)) == ["Other^Bytes", "Phantom^One"]
 
 
+@pytest.mark.requirement("DICOM-STORE-010")
 def test_what_we_send_arrives_whole_at_dcmtk_and_orthanc(tmp_path: Path, free_port: Callable[[], int]) -> None:
     datasets = write_series(generated_phantom(), series_identity(), source=source_series())
     port = free_port()
@@ -134,6 +138,7 @@ def test_what_we_send_arrives_whole_at_dcmtk_and_orthanc(tmp_path: Path, free_po
         ]
 
 
+@pytest.mark.requirement("DICOM-ECHO-002", "DICOM-ASSOC-001")
 def test_strangers_are_rejected_with_the_reason(archive: Archive, tmp_path: Path) -> None:
     node = StorageNode(
         archive, ae_title="VERAICON", host="127.0.0.1", port=0,
@@ -151,6 +156,7 @@ def test_strangers_are_rejected_with_the_reason(archive: Archive, tmp_path: Path
         node.stop()
 
 
+@pytest.mark.requirement("DICOM-ECHO-002")
 def test_nobody_there_and_a_destination_that_refuses_are_told_apart(tmp_path: Path, free_port: Callable[[], int]) -> None:
     with pytest.raises(PeerUnreachable):
         echo(Peer("nobody", "ANY", "127.0.0.1", free_port(), timeout_s=2.0))
@@ -159,6 +165,7 @@ def test_nobody_there_and_a_destination_that_refuses_are_told_apart(tmp_path: Pa
         store(Peer("scp", "ANY", "127.0.0.1", port, timeout_s=5.0), series_datasets(2))
 
 
+@pytest.mark.requirement("DICOM-ASSOC-004")
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -193,6 +200,7 @@ def test_hostile_bytes_hold_no_slot_and_the_node_still_answers(
             caller.close()
 
 
+@pytest.mark.requirement("DICOM-STORE-008")
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_an_instance_that_cannot_be_filed_is_refused_and_kept(node: StorageNode, tmp_path: Path) -> None:
     bad = series_datasets(1)[0]
@@ -216,6 +224,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.requirement("DICOM-STORE-003")
 def test_kill_minus_nine_while_receiving_loses_nothing_that_was_acknowledged(
     tmp_path: Path, free_port: Callable[[], int]
 ) -> None:

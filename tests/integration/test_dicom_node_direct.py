@@ -77,6 +77,7 @@ def _raw(assoc: Any) -> Any:
     return raw
 
 
+@pytest.mark.requirement("DICOM-STORE-009")
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
 @pytest.mark.parametrize("together", [1, 3, 1000], ids=["an item a PDU", "three items a PDU", "one PDU"])
 def test_a_message_may_be_cut_anywhere(node: StorageNode, archive: Archive, size: int, together: int) -> None:
@@ -91,6 +92,7 @@ def test_a_message_may_be_cut_anywhere(node: StorageNode, archive: Archive, size
     assert len(archive.references({})) == 2
 
 
+@pytest.mark.requirement("DICOM-STORE-009")
 def test_messages_that_do_not_wait_for_answers_are_all_answered(node: StorageNode, archive: Archive) -> None:
     with association(_peer(node), _CONTEXTS) as assoc, direct_sender(assoc):
         raw = _raw(assoc)
@@ -103,6 +105,7 @@ def test_messages_that_do_not_wait_for_answers_are_all_answered(node: StorageNod
     assert len(archive.references({})) == 20
 
 
+@pytest.mark.requirement("DICOM-STORE-009")
 def test_other_messages_between_go_to_pynetdicom(node: StorageNode, archive: Archive) -> None:
     with association(_peer(node), _CONTEXTS) as assoc:
         for number in (1, 2, 3):
@@ -111,6 +114,7 @@ def test_other_messages_between_go_to_pynetdicom(node: StorageNode, archive: Arc
     assert len(archive.references({})) == 3
 
 
+@pytest.mark.requirement("DICOM-ASSOC-005")
 def test_a_long_push_is_no_idle_association(node: StorageNode, archive: Archive) -> None:
     """The network timeout of the node is one second."""
     with association(_peer(node), _CONTEXTS) as assoc, direct_sender(assoc) as sender:
@@ -125,6 +129,7 @@ def test_a_long_push_is_no_idle_association(node: StorageNode, archive: Archive)
     assert len(archive.references({})) == 59
 
 
+@pytest.mark.requirement("DICOM-ASSOC-008")
 @pytest.mark.parametrize(
     "items",
     [
@@ -147,6 +152,7 @@ def test_what_no_message_is_ends_the_association_and_leaves_nothing(
     echo(_peer(node))
 
 
+@pytest.mark.requirement("DICOM-ASSOC-006")
 def test_a_sender_that_goes_in_the_middle_leaves_nothing(
     node: StorageNode, archive: Archive, tmp_path: Path, eventually: Callable[..., object]
 ) -> None:
@@ -189,6 +195,7 @@ class _Unsteady:
         return 0
 
 
+@pytest.mark.requirement("DICOM-STORE-011")
 def test_an_association_that_ends_too_early_is_opened_again_for_the_rest() -> None:
     peer = _Unsteady([3, 2])
     sent = series_datasets(9)
@@ -198,6 +205,7 @@ def test_an_association_that_ends_too_early_is_opened_again_for_the_rest() -> No
     assert len(peer.kept) == 9, "none that was answered is sent again"
 
 
+@pytest.mark.requirement("DICOM-STORE-011")
 def test_a_peer_that_always_ends_too_early_is_told_with_its_count() -> None:
     with _Unsteady([1, 1, 0, 0, 0, 0, 0]) as address, pytest.raises(PublicationError, match="2 of 9 instances"):
         store(address, series_datasets(9))

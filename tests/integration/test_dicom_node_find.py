@@ -64,6 +64,7 @@ def findscu(node: StorageNode, folder: Path, query: Dataset | None = None, *keys
     return [dcmread(path) for path in sorted(folder.glob("rsp*.dcm"))]
 
 
+@pytest.mark.requirement("DICOM-QR-004")
 @pytest.mark.parametrize("name", PEOPLE)
 def test_a_name_is_asked_for_and_answered_in_the_character_set_of_the_caller(
     node: StorageNode, tmp_path: Path, name: str
@@ -78,6 +79,7 @@ def test_a_name_is_asked_for_and_answered_in_the_character_set_of_the_caller(
     assert found.StudyInstanceUID == derive_uid(name, "study")
 
 
+@pytest.mark.requirement("DICOM-QR-004")
 def test_a_caller_whose_set_cannot_hold_the_answer_gets_unicode(node: StorageNode, tmp_path: Path) -> None:
     query = Dataset()
     query.SpecificCharacterSet, query.QueryRetrieveLevel, query.PatientID, query.PatientName = (
@@ -90,6 +92,7 @@ def test_a_caller_whose_set_cannot_hold_the_answer_gets_unicode(node: StorageNod
     assert (found.SpecificCharacterSet, found.PatientName) == ("ISO_IR 192", PEOPLE["unicode"][1])
 
 
+@pytest.mark.requirement("DICOM-QR-002")
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -110,6 +113,7 @@ def test_keys_match_by_the_rules_of_their_kind(node: StorageNode, tmp_path: Path
     assert {str(ds.PatientID) for ds in found} == expected
 
 
+@pytest.mark.requirement("DICOM-QR-001", "DICOM-QR-005")
 def test_sequences_and_unknown_keys_come_back_empty_and_the_rest_filled(node: StorageNode, tmp_path: Path) -> None:
     keys = (
         "QueryRetrieveLevel=SERIES", f"StudyInstanceUID={derive_uid('latin', 'study')}", "SeriesInstanceUID",
@@ -126,6 +130,7 @@ def test_sequences_and_unknown_keys_come_back_empty_and_the_rest_filled(node: St
     )
 
 
+@pytest.mark.requirement("DICOM-QR-001")
 def test_levels_of_the_patient_root_are_answered_and_strange_ones_refused(node: StorageNode, tmp_path: Path) -> None:
     found = findscu(node, tmp_path / "patients", None, "QueryRetrieveLevel=PATIENT", "PatientID=*", model="-P")
     assert {str(ds.PatientID) for ds in found} == set(PEOPLE)
@@ -135,6 +140,7 @@ def test_levels_of_the_patient_root_are_answered_and_strange_ones_refused(node: 
     assert "DataSetDoesNotMatch" in refused.stdout + refused.stderr
 
 
+@pytest.mark.requirement("DICOM-QR-003")
 def test_combined_ranges_of_date_and_time_are_granted(node: StorageNode) -> None:
     item = SOPClassExtendedNegotiation()
     item.sop_class_uid, item.service_class_application_information = FIND_CLASSES[1], b"\x01\x01\x01\x01"

@@ -35,6 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.requirement("DICOM-STORE-006")
 @pytest.mark.parametrize("min_free", [2 * _MIB, 0], ids=["before it is full", "when it is full"])
 def test_a_full_disk_is_told_and_what_was_acknowledged_is_safe_and_goes_on_when_there_is_room(
     small_disk: Path, tmp_path: Path, min_free: int
@@ -71,6 +72,7 @@ def _dataset_of(file: bytes) -> bytes:
     return file[144 + int.from_bytes(file[140:144], "little") :]
 
 
+@pytest.mark.requirement("DICOM-STORE-006")
 def test_a_dataset_that_never_ends_is_stopped_before_it_fills_the_disk(small_disk: Path, tmp_path: Path) -> None:
     archive = Archive(new_archive(tmp_path / "node")._index._engine, small_disk / "archive", min_free_bytes=0)
     node = StorageNode(archive, ae_title="VERAICON", host="127.0.0.1", port=0)

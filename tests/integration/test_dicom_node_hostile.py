@@ -128,6 +128,7 @@ BEFORE_ASSOCIATION = {
 }
 
 
+@pytest.mark.requirement("DICOM-ASSOC-008")
 @pytest.mark.parametrize("sent", BEFORE_ASSOCIATION.values(), ids=BEFORE_ASSOCIATION.keys())
 def test_what_is_no_association_request_is_answered_or_ended(node: NodeProcess, sent: bytes) -> None:
     with raw_scu(node.port) as raw:
@@ -135,6 +136,7 @@ def test_what_is_no_association_request_is_answered_or_ended(node: NodeProcess, 
         _answers_or_ends(raw)
 
 
+@pytest.mark.requirement("DICOM-ASSOC-008")
 def test_a_request_cut_anywhere_and_one_with_any_length_wrong_hold_nothing(node: NodeProcess) -> None:
     whole = _rq()
     broken = [whole[:at] for at in range(1, len(whole), 9)]
@@ -207,6 +209,7 @@ AFTER_ASSOCIATION = {
 }
 
 
+@pytest.mark.requirement("DICOM-ASSOC-008")
 @pytest.mark.parametrize("sent", AFTER_ASSOCIATION.values(), ids=AFTER_ASSOCIATION.keys())
 def test_what_is_no_message_is_answered_or_ended(node: NodeProcess, sent: bytes, eventually: Callable[..., object]) -> None:
     before = node.kept("instances")
@@ -218,6 +221,7 @@ def test_what_is_no_message_is_answered_or_ended(node: NodeProcess, sent: bytes,
     eventually(lambda: not list(node.folder.rglob("*.part")), deadline_s=5)
 
 
+@pytest.mark.requirement("DICOM-ASSOC-008")
 def test_a_message_cut_anywhere_holds_nothing_and_stores_nothing(node: NodeProcess) -> None:
     whole = pdu(DATA, pdv(3, WHOLE, store_rq(MRImageStorage, UID))) + pdu(DATA, pdv(3, LAST, b"\x08\0\x05\0CS\x04\0AAAA" * 9))
     before = node.kept("instances")
@@ -269,6 +273,7 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.requirement("DICOM-ASSOC-009")
 def test_a_thousand_mutations_of_real_files_are_each_answered_and_each_kept_where_the_answer_says(
     node: NodeProcess, data_folder: Callable[[str], Path], eventually: Callable[..., object]
 ) -> None:
@@ -306,6 +311,7 @@ def test_a_thousand_mutations_of_real_files_are_each_answered_and_each_kept_wher
     assert after.files <= before.files + _POOLED_FILES
 
 
+@pytest.mark.requirement("DICOM-STORE-007")
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 def test_bytes_that_are_no_dataset_are_refused_by_name_and_kept(node: NodeProcess, syntax: str) -> None:
     rng = random.Random(7)

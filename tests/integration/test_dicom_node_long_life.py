@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from pynetdicom import AE
 
 from dicom_node.presentation import verification_contexts
@@ -33,6 +34,7 @@ def _vanish(node: NodeProcess, *, associated: bool) -> None:
         raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+@pytest.mark.requirement("DICOM-ASSOC-007")
 def test_two_thousand_port_checks_leave_memory_threads_and_files_as_they_were(
     tmp_path: Path, free_port: Callable[[], int], eventually: Callable[..., object]
 ) -> None:
@@ -48,6 +50,7 @@ def test_two_thousand_port_checks_leave_memory_threads_and_files_as_they_were(
     assert after.resident_mib < before.resident_mib + 10
 
 
+@pytest.mark.requirement("DICOM-ASSOC-007")
 def test_aborted_and_vanished_callers_leave_no_socket_open(
     tmp_path: Path, free_port: Callable[[], int], eventually: Callable[..., object]
 ) -> None:

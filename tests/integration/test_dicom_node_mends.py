@@ -53,6 +53,7 @@ def peer_of(node: StorageNode) -> Peer:
     return Peer("node", "VERAICON", "127.0.0.1", node.port, "TEST", timeout_s=10.0)
 
 
+@pytest.mark.requirement("DICOM-STORE-012")
 @pytest.mark.parametrize("mended", [False, True])
 def test_the_requestors_reactor_takes_a_response_only_without_the_mend(
     node: StorageNode, mended: bool, eventually: Callable[..., object]
@@ -85,6 +86,7 @@ def pair(pdu_timeout_s: float | None) -> tuple[AssociationSocket, socket.socket]
     return dul.socket, theirs
 
 
+@pytest.mark.requirement("DICOM-ASSOC-004")
 def test_half_a_pdu_is_waited_for_without_end_only_without_the_mend() -> None:
     transport, theirs = pair(None)
     theirs.sendall(b"half")
@@ -106,6 +108,7 @@ def test_half_a_pdu_is_waited_for_without_end_only_without_the_mend() -> None:
     transport.socket.close()
 
 
+@pytest.mark.requirement("DICOM-ASSOC-004")
 def test_bytes_that_trickle_do_not_prolong_the_time_of_a_pdu() -> None:
     transport, theirs = pair(0.5)
     stop = threading.Event()
@@ -128,6 +131,7 @@ def test_bytes_that_trickle_do_not_prolong_the_time_of_a_pdu() -> None:
         transport.socket.close()
 
 
+@pytest.mark.requirement("DICOM-ASSOC-004")
 def test_the_length_of_a_pdu_is_not_believed_beyond_the_cap() -> None:
     transport, theirs = pair(5.0)
     with pytest.raises(OSError, match="allowed are 1048576"):
@@ -145,6 +149,7 @@ def _unmended(**options: Any) -> Any:
     return plain.start_server(("127.0.0.1", 0), block=False)
 
 
+@pytest.mark.requirement("DICOM-ASSOC-004")
 def test_silent_callers_of_one_host_take_all_places_only_without_the_mend(
     archive: Archive, eventually: Callable[..., object]
 ) -> None:
@@ -186,6 +191,7 @@ def test_silent_callers_of_one_network_leave_room_for_others(archive: Archive, e
         node.stop()
 
 
+@pytest.mark.requirement("DICOM-ASSOC-007")
 def test_a_caller_that_hangs_up_without_a_request_holds_its_threads_only_without_the_mend(
     node: StorageNode, eventually: Callable[..., object]
 ) -> None:
@@ -202,6 +208,7 @@ def test_a_caller_that_hangs_up_without_a_request_holds_its_threads_only_without
         unmended.shutdown()
 
 
+@pytest.mark.requirement("DICOM-ASSOC-004")
 @pytest.mark.parametrize("mended", [False, True])
 def test_fragments_of_a_message_that_never_ends_are_collected_without_end_only_without_the_mend(mended: bool) -> None:
     taken, told = [], []
@@ -228,6 +235,7 @@ gc.collect()
 """
 
 
+@pytest.mark.requirement("DICOM-ASSOC-007")
 @pytest.mark.parametrize(("how", "leaks"), [("plain", True), ("mended", False)])
 def test_a_connection_that_fails_leaves_its_socket_open_only_without_the_mend(
     free_port: Callable[[], int], how: str, leaks: bool
@@ -237,6 +245,7 @@ def test_a_connection_that_fails_leaves_its_socket_open_only_without_the_mend(
     assert ("unclosed <socket" in ran.stderr) is leaks
 
 
+@pytest.mark.requirement("DICOM-ASSOC-010")
 def test_neither_identifiers_nor_instances_reach_the_logs(
     node: StorageNode, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,6 +282,7 @@ def test_compressed_instances_go_uncompressed_to_whoever_takes_no_other(
         np.testing.assert_array_equal(ds.pixel_array, expected[uid])
 
 
+@pytest.mark.requirement("DICOM-STORE-006")
 def test_an_archive_without_room_says_so_to_the_sender(tmp_path: Path) -> None:
     full = Archive(new_archive(tmp_path / "node")._index._engine, tmp_path / "full", min_free_bytes=2**60)
     node = StorageNode(full, ae_title="VERAICON", host="127.0.0.1", port=0)

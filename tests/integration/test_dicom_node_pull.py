@@ -57,6 +57,7 @@ def wanted(level: str, **keys: str) -> Dataset:
     return locating.identifier(level, **keys)
 
 
+@pytest.mark.requirement("DICOM-PULL-001")
 def test_each_transfer_syntax_comes_by_c_get_as_the_peer_holds_it(
     archive: Archive, orthanc_beside: tuple[Orthanc, int], data_folder: Callable[[str], Path]
 ) -> None:
@@ -78,6 +79,7 @@ def test_each_transfer_syntax_comes_by_c_get_as_the_peer_holds_it(
         assert held.file_meta.TransferSyntaxUID == ds.file_meta.TransferSyntaxUID
 
 
+@pytest.mark.requirement("DICOM-QR-009", "DICOM-PULL-002", "DICOM-PULL-003")
 def test_priors_of_an_accession_come_from_orthanc_by_c_move_into_our_running_node(
     archive: Archive, orthanc_beside: tuple[Orthanc, int]
 ) -> None:
@@ -112,6 +114,7 @@ def test_priors_of_an_accession_come_from_orthanc_by_c_move_into_our_running_nod
         locating.of_accession(orthanc.peer, "ACC-9")
 
 
+@pytest.mark.requirement("DICOM-PULL-003")
 def test_the_command_line_finds_and_pulls_with_priors(
     tmp_path: Path, orthanc_beside: tuple[Orthanc, int], free_port: Callable[[], int]
 ) -> None:
@@ -150,6 +153,7 @@ def test_the_command_line_finds_and_pulls_with_priors(
         assert site.run("peer", "pull", "pacs", "--accession", "ACC-9").returncode == ResourceNotFound.exit_code
 
 
+@pytest.mark.requirement("DICOM-QR-009", "DICOM-PULL-001", "DICOM-PULL-002")
 def test_dcmqrscp_of_dcmtk_gives_by_get_and_by_move(archive: Archive, tmp_path: Path, free_port: Callable[[], int]) -> None:
     port, node_port = free_port(), free_port()
     (tmp_path / "dcmqr").mkdir()
@@ -198,6 +202,7 @@ def pull(peer: Peer, archive: Archive) -> PullCounts:
     return pull_by_get(peer, wanted("STUDY", StudyInstanceUID=STUDY), archive, sop_class_uids=[MRImageStorage])
 
 
+@pytest.mark.requirement("DICOM-PULL-004")
 def test_what_the_peer_could_not_send_is_named_and_the_rest_is_kept(archive: Archive) -> None:
     good = series_datasets(3)
     bad = series_datasets(1, name="bad")[0]
@@ -213,6 +218,7 @@ def test_what_the_peer_could_not_send_is_named_and_the_rest_is_kept(archive: Arc
     assert len(archive.references({})) == 3
 
 
+@pytest.mark.requirement("DICOM-PULL-004")
 def test_an_association_that_ends_in_the_middle_is_tried_again_and_loses_nothing(archive: Archive) -> None:
     calls: list[int] = []
 
@@ -232,6 +238,7 @@ def test_an_association_that_ends_in_the_middle_is_tried_again_and_loses_nothing
     assert len(archive.references({})) == 4
 
 
+@pytest.mark.requirement("DICOM-PULL-005")
 def test_a_peer_that_freezes_is_given_up_when_nothing_moves(archive: Archive) -> None:
     release = threading.Event()
 
@@ -249,6 +256,7 @@ def test_a_peer_that_freezes_is_given_up_when_nothing_moves(archive: Archive) ->
     assert len(archive.references({})) == 1
 
 
+@pytest.mark.requirement("DICOM-PULL-005")
 def test_a_slow_instance_is_waited_for_while_its_bytes_move(archive: Archive) -> None:
     """One message of 2.4 s over a peer whose timeout is 1 s."""
     big = series_datasets(1)[0]
@@ -308,6 +316,7 @@ def test_an_interrupt_ends_the_association_at_once(archive: Archive) -> None:
         release.set()
 
 
+@pytest.mark.requirement("DICOM-PULL-006")
 def test_a_full_disk_is_told_to_the_peer_and_to_us(tmp_path: Path) -> None:
     archive = Archive(new_archive(tmp_path)._index._engine, tmp_path / "full", min_free_bytes=2**60)
 

@@ -73,6 +73,7 @@ def local(name: str, port: int, **more: Any) -> Peer:
 class TestTransferSyntaxes:
     """The same slice in seven transfer syntaxes."""
 
+    @pytest.mark.requirement("DICOM-QR-020")
     def test_a_receiver_of_every_syntax_gets_each_instance_as_it_was_received(
         self, archive: Archive, tmp_path: Path, free_port: Callable[[], int], data_folder: Callable[[str], Path]
     ) -> None:
@@ -90,6 +91,7 @@ class TestTransferSyntaxes:
             assert got[str(ds.SOPInstanceUID)].file_meta.TransferSyntaxUID == ds.file_meta.TransferSyntaxUID
             assert got[str(ds.SOPInstanceUID)].PixelData == ds.PixelData
 
+    @pytest.mark.requirement("DICOM-QR-021")
     @pytest.mark.parametrize(("option", "syntax"), [("+xe", ExplicitVRLittleEndian), ("+xi", ImplicitVRLittleEndian)])
     def test_a_receiver_of_plain_syntaxes_gets_equal_pixels(
         self,
@@ -118,6 +120,7 @@ class TestTransferSyntaxes:
         if len(decodable) < len(sent):
             assert "SubOperationsCompleteOneOrMoreFailures" in moved.stdout + moved.stderr
 
+    @pytest.mark.requirement("DICOM-QR-021")
     def test_getscu_of_dcmtk_gets_equal_pixels(
         self, archive: Archive, tmp_path: Path, data_folder: Callable[[str], Path]
     ) -> None:
@@ -144,6 +147,7 @@ def can_decode(ds: Dataset) -> bool:
 class TestMove:
     """What a C-MOVE says, and where it sends."""
 
+    @pytest.mark.requirement("DICOM-QR-030")
     def test_orthanc_finds_at_our_node_and_has_it_moved_to_itself(
         self, archive: Archive, tmp_path: Path, free_port: Callable[[], int]
     ) -> None:
@@ -168,6 +172,7 @@ class TestMove:
         finally:
             node.stop()
 
+    @pytest.mark.requirement("DICOM-QR-022", "DICOM-QR-023")
     def test_each_sub_operation_names_who_asked_and_each_response_counts(self, archive: Archive) -> None:
         for data in part10_series(4):
             archive.land(data, source="CT1")
@@ -189,6 +194,7 @@ class TestMove:
         ]
         assert responses[-1][1].FailedSOPInstanceUIDList == derive_uid("series", "instance", "3")
 
+    @pytest.mark.requirement("DICOM-QR-025")
     def test_an_unknown_destination_and_one_that_is_away_are_told_apart(
         self, archive: Archive, free_port: Callable[[], int]
     ) -> None:
@@ -207,12 +213,14 @@ class TestMove:
                 responses = ask(node, model, "STUDY", StudyInstanceUID="1.2.3")
                 assert [counted(status) for status, _ in responses] == [(0x0000, None, 0, 0, 0)]
 
+    @pytest.mark.requirement("DICOM-QR-026")
     def test_without_the_key_of_its_level_nothing_is_sent(self, archive: Archive) -> None:
         with serving(archive, local("SCP", 1)) as node:
             for level, wanted in (("SERIES", {"StudyInstanceUID": STUDY}), ("PATIENT", {"PatientID": "P-1"}), ("", {})):
                 responses = ask(node, MOVE_CLASSES[1], level, **wanted)
                 assert [status.Status for status, _ in responses] == [Status.IDENTIFIER_DOES_NOT_MATCH]
 
+    @pytest.mark.requirement("DICOM-QR-028")
     def test_a_receiver_that_dies_in_the_middle_fails_the_rest_soon(
         self, archive: Archive, eventually: Callable[..., object]
     ) -> None:
@@ -236,6 +244,7 @@ class TestMove:
         assert counted(final) == (0xB000, None, 5, 15, 0)
         assert set(failed.FailedSOPInstanceUIDList).isdisjoint(stored)
 
+    @pytest.mark.requirement("DICOM-QR-028")
     def test_a_receiver_that_hangs_up_on_one_instance_gets_the_others(self, archive: Archive) -> None:
         for data in part10_series(6):
             archive.land(data, source="CT1")
@@ -250,6 +259,7 @@ class TestMove:
         assert counted(final) == (0xB000, None, 5, 1, 0)
         assert failed.FailedSOPInstanceUIDList == derive_uid("series", "instance", "3")
 
+    @pytest.mark.requirement("DICOM-QR-028")
     def test_a_receiver_that_never_answers_is_given_up(self, archive: Archive) -> None:
         for data in part10_series(3):
             archive.land(data, source="CT1")
@@ -264,6 +274,7 @@ class TestMove:
             hold.set()
         assert counted(final) == (Status.UNABLE_TO_PERFORM_SUBOPERATIONS, None, 0, 3, 0)
 
+    @pytest.mark.requirement("DICOM-QR-027")
     def test_more_classes_than_an_association_has_contexts_all_arrive(self, archive: Archive) -> None:
         classes = [f"1.2.826.0.1.3680043.8.498.{n}" for n in range(150)]  # private ones, as no receiver knows them all
         for n, (sop_class, ds) in enumerate(zip(classes, series_datasets(150), strict=True)):
@@ -281,6 +292,7 @@ class TestMove:
         assert counted(final) == (0x0000, None, 150, 0, 0)
         assert sorted(stored) == sorted(classes)
 
+    @pytest.mark.requirement("DICOM-QR-029")
     def test_a_caller_that_has_gone_ends_the_sending(self, archive: Archive, eventually: Callable[..., object]) -> None:
         for data in part10_series(50):
             archive.land(data, source="CT1")
@@ -303,6 +315,7 @@ class TestMove:
 class TestCancel:
     """C-CANCEL at any time, by DCMTK and by a caller in a hurry."""
 
+    @pytest.mark.requirement("DICOM-QR-006", "DICOM-QR-024")
     def test_movescu_and_findscu_of_dcmtk_cancel(self, archive: Archive, tmp_path: Path) -> None:
         for data in part10_series(200):
             archive.land(data, source="CT1")
@@ -327,6 +340,7 @@ class TestCancel:
             assert "MatchingTerminatedDueToCancelRequest" in got.stdout + got.stderr
         assert 3 <= len(stored) < 200
 
+    @pytest.mark.requirement("DICOM-QR-024")
     @pytest.mark.parametrize("model", [MOVE_CLASSES[1], GET_CLASSES[1]])
     def test_a_cancel_right_behind_the_request_is_heard(self, archive: Archive, model: str) -> None:
         for data in part10_series(100):
@@ -349,6 +363,7 @@ class TestCancel:
 class TestGet:
     """What is special where the sub-operations share the association."""
 
+    @pytest.mark.requirement("DICOM-QR-029")
     def test_a_caller_that_reads_no_more_is_given_up_and_the_node_serves_on(
         self, archive: Archive, eventually: Callable[..., object]
     ) -> None:
@@ -370,6 +385,7 @@ class TestGet:
             reading.join(timeout=20)
             assert [counted(status)[2] for status, _ in ask(node, GET_CLASSES[1], "STUDY", StudyInstanceUID=STUDY)][-1] == 5
 
+    @pytest.mark.requirement("DICOM-QR-029")
     def test_a_caller_whose_line_is_stuck_does_not_freeze_the_node(
         self, archive: Archive, eventually: Callable[..., object]
     ) -> None:
@@ -385,6 +401,7 @@ class TestGet:
             assoc.dul._is_transport_event = read
             list(responses)
 
+    @pytest.mark.requirement("DICOM-QR-022")
     def test_a_class_that_was_not_proposed_fails_alone(self, archive: Archive) -> None:
         first, second = series_datasets(2)
         second.SOPClassUID = second.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
@@ -395,6 +412,7 @@ class TestGet:
         assert counted(final) == (0xB000, None, 1, 1, 0)
         assert failed.FailedSOPInstanceUIDList == second.SOPInstanceUID
 
+    @pytest.mark.requirement("DICOM-QR-021")
     def test_a_syntax_that_the_caller_leaves_to_us_is_one_that_can_be_sent(self, archive: Archive) -> None:
         for data in part10_series(2):
             archive.land(data, source="CT1")
@@ -407,6 +425,7 @@ class TestGet:
                 assoc.release()
         assert counted(final) == (0x0000, None, 2, 0, 0)
 
+    @pytest.mark.requirement("DICOM-QR-029")
     def test_a_caller_that_dies_in_the_middle_frees_the_association(
         self, archive: Archive, eventually: Callable[..., object]
     ) -> None:

@@ -87,6 +87,7 @@ def _ends(lines: list[dict[str, object]]) -> list[dict[str, object]]:
     return [dict(line) for line in lines if line.get("action") == "association"]
 
 
+@pytest.mark.requirement("DICOM-TLS-002")
 def test_dcmtk_stores_over_tls_and_the_audit_line_names_its_certificate(
     node: StorageNode,
     archive: Archive,
@@ -110,6 +111,7 @@ def test_dcmtk_stores_over_tls_and_the_audit_line_names_its_certificate(
     assert node.port == 0, "there is no plain listener"
 
 
+@pytest.mark.requirement("DICOM-TLS-002")
 @pytest.mark.parametrize("fault", ["no certificate", "another authority", "expired", "no TLS"])
 def test_callers_without_a_good_certificate_stay_outside_and_the_audit_line_says_why(
     node: StorageNode, authority: Authority, stranger: Authority, fault: str, eventually: Callable[..., object]
@@ -144,6 +146,7 @@ def test_dcmtk_does_not_talk_to_a_node_whose_certificate_it_does_not_trust(
     assert _by_dcmtk(node, theirs, stranger) != 0
 
 
+@pytest.mark.requirement("DICOM-TLS-001")
 @pytest.mark.parametrize(
     ("offer", "taken"),
     [
@@ -167,6 +170,7 @@ def test_only_versions_and_cipher_suites_of_the_profile_are_spoken(
     assert ("Cipher is (NONE)" not in told) is taken, told
 
 
+@pytest.mark.requirement("DICOM-TLS-003")
 @pytest.mark.parametrize("mended", [False, True])
 def test_a_silent_client_blocks_each_other_handshake_only_without_the_mend(
     node: StorageNode, authority: Authority, ours: Identity, theirs: Identity, mended: bool
@@ -195,6 +199,7 @@ def test_a_silent_client_blocks_each_other_handshake_only_without_the_mend(
             server.shutdown()
 
 
+@pytest.mark.requirement("DICOM-TLS-003")
 def test_a_handshake_that_is_never_finished_ends_in_time(node: StorageNode, eventually: Callable[..., object]) -> None:
     server: BoundedServer = node._servers["tls"]
     server.handshake_timeout_s = 0.5
@@ -226,6 +231,7 @@ def _served_by_dcmtk(port: int, identity: Identity, client_ca: Authority) -> lis
     return ["+tls", identity.key, identity.certificate, "+cf", client_ca.certificate]
 
 
+@pytest.mark.requirement("DICOM-TLS-004")
 def test_we_send_over_tls_to_dcmtk_and_refuse_a_peer_that_is_not_shown_to_be_the_one(
     authority: Authority, stranger: Authority, ours: Identity, theirs: Identity, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
@@ -258,6 +264,7 @@ def test_we_send_over_tls_to_dcmtk_and_refuse_a_peer_that_is_not_shown_to_be_the
         echo(replace(good, port=port))
 
 
+@pytest.mark.requirement("DICOM-TLS-004")
 def test_orthanc_and_we_exchange_instances_over_mutual_tls_both_ways(
     node: StorageNode,
     archive: Archive,

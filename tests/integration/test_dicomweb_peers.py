@@ -46,6 +46,7 @@ def _peer(orthanc: Orthanc) -> WebPeer:
     return WebPeer("orthanc", f"{orthanc.url}/dicom-web/", timeout_s=20.0)
 
 
+@pytest.mark.requirement("DICOM-WEB-011")
 def test_a_series_is_stored_found_and_fetched_at_orthanc(orthanc: Orthanc, data_folder: Callable[[str], Path]) -> None:
     peer = _peer(orthanc)
     probe(peer)
@@ -69,6 +70,7 @@ def test_a_series_is_stored_found_and_fetched_at_orthanc(orthanc: Orthanc, data_
         list(retrieve_series(peer, study, "1.2.3.4"))
 
 
+@pytest.mark.requirement("DICOM-WEB-011")
 def test_a_generated_series_is_published_to_a_pacs_that_speaks_only_dicomweb(orthanc: Orthanc) -> None:
     instances = write_series(generated_phantom(), series_identity(), source=source_series())
     receipt = DicomWebDestination(_peer(orthanc)).accept(instances)
@@ -77,6 +79,7 @@ def test_a_generated_series_is_published_to_a_pacs_that_speaks_only_dicomweb(ort
     assert {ds.PixelData for ds in held} == {ds.PixelData for ds in instances}
 
 
+@pytest.mark.requirement("DICOM-WEB-010")
 def test_orthanc_stores_to_us_searches_us_and_retrieves_from_us(
     orthanc: Orthanc, site: Site, data_folder: Callable[[str], Path], free_port: Callable[[], int]
 ) -> None:
@@ -104,6 +107,7 @@ def test_orthanc_stores_to_us_searches_us_and_retrieves_from_us(
     assert pixels == {ds.PixelData for ds in series_datasets(3, name="ours")}
 
 
+@pytest.mark.requirement("DICOM-WEB-013")
 def test_our_client_and_our_server_understand_each_other_and_the_token_is_needed(
     site: Site, free_port: Callable[[], int]
 ) -> None:
@@ -158,6 +162,7 @@ def _answering(
     return answer
 
 
+@pytest.mark.requirement("DICOM-WEB-012")
 @pytest.mark.parametrize(
     ("status", "content_type", "body", "error"),
     [
@@ -179,6 +184,7 @@ def test_a_peer_that_answers_something_else_is_told_by_kind(
             list(retrieve_series(peer, "1.2", "1.2.3"))
 
 
+@pytest.mark.requirement("DICOM-WEB-012")
 def test_an_answer_that_breaks_off_and_a_silent_peer_are_unreachable(free_port: Callable[[], int]) -> None:
     data = part10_series(1)[0]
     body = b"--b\r\n\r\n" + data
@@ -192,6 +198,7 @@ def test_an_answer_that_breaks_off_and_a_silent_peer_are_unreachable(free_port: 
         probe(WebPeer("nobody", f"http://127.0.0.1:{free_port()}", timeout_s=2.0))
 
 
+@pytest.mark.requirement("DICOM-WEB-012")
 def test_a_refusal_of_every_instance_names_count_and_reason() -> None:
     ds = series_datasets(1)[0]
     item = Dataset()

@@ -65,6 +65,7 @@ def syntaxes(served: Served, data_folder: Callable[[str], Path]) -> list[Dataset
     return _hold(served, sorted(data_folder("dicom/mr_siemens_7_transfer_syntaxes").glob("*.dcm")))
 
 
+@pytest.mark.requirement("DICOM-WEB-001")
 def test_searches_find_at_each_level_page_by_page_and_say_what_is_left(served: Served) -> None:
     for name, count in (("one", 4), ("two", 2)):
         for data in part10_series(count, name=name):
@@ -98,6 +99,7 @@ def test_searches_find_at_each_level_page_by_page_and_say_what_is_left(served: S
     assert httpx.get(f"{served.url}/studies", headers={"Accept": "application/dicom+xml"}).status_code == 406
 
 
+@pytest.mark.requirement("DICOM-WEB-002")
 def test_an_instance_comes_back_byte_for_byte_in_the_syntax_in_which_it_was_sent(
     served: Served, data_folder: Callable[[str], Path]
 ) -> None:
@@ -116,6 +118,7 @@ def test_an_instance_comes_back_byte_for_byte_in_the_syntax_in_which_it_was_sent
         )
 
 
+@pytest.mark.requirement("DICOM-WEB-003")
 @pytest.mark.parametrize("target", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_instances_are_transcoded_only_where_asked_and_without_a_loss(
     served: Served, syntaxes: list[Dataset], target: str
@@ -131,6 +134,7 @@ def test_instances_are_transcoded_only_where_asked_and_without_a_loss(
         assert np.array_equal(given.pixel_array, ds.pixel_array)
 
 
+@pytest.mark.requirement("DICOM-WEB-002")
 def test_a_series_is_given_as_held_and_whole(served: Served, syntaxes: list[Dataset]) -> None:
     study, series, _ = _names(syntaxes[0])
     given = list(served.client.iter_series(study, series, media_types=((_DICOM, "*"),)))
@@ -142,6 +146,7 @@ def test_a_series_is_given_as_held_and_whole(served: Served, syntaxes: list[Data
     assert len(study_given) == len([ds for ds in syntaxes if str(ds.StudyInstanceUID) == study])
 
 
+@pytest.mark.requirement("DICOM-WEB-004")
 def test_frames_come_as_held_or_decoded(served: Served, syntaxes: list[Dataset]) -> None:
     for ds in syntaxes:
         held = ds.file_meta.TransferSyntaxUID
@@ -158,6 +163,7 @@ def test_frames_come_as_held_or_decoded(served: Served, syntaxes: list[Dataset])
         assert np.array_equal(np.frombuffer(decoded, "<u2").reshape(ds.Rows, ds.Columns), ds.pixel_array)
 
 
+@pytest.mark.requirement("DICOM-WEB-004")
 def test_frames_of_an_enhanced_instance_and_of_a_segmentation_are_told_apart(
     served: Served, data_folder: Callable[[str], Path]
 ) -> None:
@@ -172,6 +178,7 @@ def test_frames_of_an_enhanced_instance_and_of_a_segmentation_are_told_apart(
             served.client.retrieve_instance_frames(*_names(ds), [int(ds.NumberOfFrames) + 1])
 
 
+@pytest.mark.requirement("DICOM-WEB-005")
 def test_metadata_tells_all_but_bulk_data_and_where_that_is(served: Served, data_folder: Callable[[str], Path]) -> None:
     ds = _hold(served, sorted((data_folder("dicom/ct_ge_3slice_seg_sr") / "ct").glob("*.dcm")))[0]
     study, series, instance = _names(ds)
@@ -188,6 +195,7 @@ def test_metadata_tells_all_but_bulk_data_and_where_that_is(served: Served, data
         served.client.retrieve_bulkdata(address.replace("7FE00010", "7FE00011"))
 
 
+@pytest.mark.requirement("DICOM-WEB-006")
 def test_frames_are_rendered_through_the_window_that_is_asked_for(served: Served, data_folder: Callable[[str], Path]) -> None:
     ds = _hold(served, [data_folder("dicom/ct_ge_3slice_seg_sr") / "ct" / "01.dcm"])[0]
     picture = Image.open(
@@ -206,6 +214,7 @@ def test_frames_are_rendered_through_the_window_that_is_asked_for(served: Served
     assert refused.json()["title"] == "RequestInvalid"
 
 
+@pytest.mark.requirement("DICOM-WEB-006")
 def test_a_synthetic_instance_says_so_in_its_picture(served: Served) -> None:
     grid = np.full((64, 64), 1000, np.uint16)
     grid[0, 0] = 0
@@ -218,6 +227,7 @@ def test_a_synthetic_instance_says_so_in_its_picture(served: Served) -> None:
         assert (np.asarray(picture)[1:] == 255).all() != bool(mark)
 
 
+@pytest.mark.requirement("DICOM-WEB-007")
 def test_stored_instances_are_durable_and_named_in_the_answer(served: Served, data_folder: Callable[[str], Path]) -> None:
     datasets = [dcmread(path) for path in sorted((data_folder("dicom/mr_siemens_7_transfer_syntaxes")).glob("*.dcm"))]
     answer = served.client.store_instances(datasets)
@@ -228,6 +238,7 @@ def test_stored_instances_are_durable_and_named_in_the_answer(served: Served, da
     assert len(served.client.store_instances(datasets).ReferencedSOPSequence) == len(datasets), "a repeat is success"
 
 
+@pytest.mark.requirement("DICOM-WEB-007")
 def test_what_is_not_stored_is_named_with_its_reason(served: Served) -> None:
     one, two = series_datasets(1, name="one")[0], series_datasets(1, name="two")[0]
     other = series_datasets(1, name="one")[0]
@@ -246,6 +257,7 @@ def test_what_is_not_stored_is_named_with_its_reason(served: Served) -> None:
     assert httpx.post(f"{served.url}/studies", content=body, headers=headers).status_code == 409
 
 
+@pytest.mark.requirement("DICOM-WEB-008")
 @pytest.mark.parametrize(
     ("headers", "body", "status"),
     [
@@ -275,6 +287,7 @@ def test_a_bad_body_is_refused_by_status_and_keeps_nothing(
     assert not list((served.site.settings.storage.folder / "archive" / "instances").rglob("*.dcm"))
 
 
+@pytest.mark.requirement("DICOM-WEB-007")
 def test_what_came_before_a_cut_stays_stored(served: Served, eventually: Callable[..., object]) -> None:
     ds = series_datasets(2)
     headers, body = _multipart([to_part10(one) for one in ds])
@@ -287,6 +300,7 @@ def test_what_came_before_a_cut_stays_stored(served: Served, eventually: Callabl
     eventually(lambda: not list((served.site.settings.storage.folder / "archive" / "incoming").iterdir()))
 
 
+@pytest.mark.requirement("DICOM-WEB-009")
 def test_bytes_that_changed_on_disk_are_never_given(served: Served) -> None:
     data = part10_series(2)
     landed = [served.site.archive.land(one, source="PACS") for one in data]

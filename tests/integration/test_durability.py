@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import sqlalchemy as sa
 
 from fhir_adapter.bundles import prepare_intake
@@ -43,6 +44,7 @@ def _look(site: VeraiconSite, job: str) -> dict[str, Any]:
         return describe(parts.jobs.get(job))
 
 
+@pytest.mark.requirement("PROV-JOB-001")
 def test_a_job_survives_a_kill_in_every_step(
     tmp_path: Path, free_port: Callable[[], int], data_folder: Callable[[str], Path], eventually: Callable[..., Any]
 ) -> None:
@@ -82,6 +84,7 @@ def _everything_happened_once(site: VeraiconSite, ended: dict[str, Any]) -> None
     assert json.loads(verified.stdout)["verdict"] is True, verified.stdout
 
 
+@pytest.mark.requirement("PROV-JOB-001")
 def test_a_push_that_was_acknowledged_becomes_a_job_after_kill_minus_nine(
     tmp_path: Path, free_port: Callable[[], int], data_folder: Callable[[str], Path]
 ) -> None:

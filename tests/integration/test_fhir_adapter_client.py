@@ -206,6 +206,7 @@ def test_a_transaction_whose_answer_was_lost_is_not_sent_twice(client, script):
     assert len(script.requests) == 1
 
 
+@pytest.mark.requirement("FHIR-REST-002")
 def test_pages_are_followed_verbatim_and_a_resource_is_given_once(client, script, server):
     base = f"http://127.0.0.1:{server.server_port}/fhir"
     script.answers = [page("a", "b", following=f"{base}?_getpages=1%2B2&x=%7C"), page("b", "c")]
@@ -229,6 +230,7 @@ def test_pages_without_end_are_refused(client, script, server):
     assert len(script.requests) == 5
 
 
+@pytest.mark.requirement("FHIR-REST-002")
 def test_a_next_link_to_another_origin_never_gets_the_token(client, script):
     other = Script()
     other.answers = [page("stolen")]
@@ -263,12 +265,14 @@ def test_pages_that_always_expire_end_in_an_error(client, script, server):
         search(client)
 
 
+@pytest.mark.requirement("FHIR-REST-002")
 def test_a_search_that_fails_on_its_second_page_raises(client, script, server):
     script.answers = [page("a", following=f"http://127.0.0.1:{server.server_port}/fhir?page=2"), outcome(500)]
     with pytest.raises(PeerRefused):
         search(client)
 
 
+@pytest.mark.requirement("FHIR-REST-004")
 def test_identifying_and_long_queries_go_into_the_body(client, script):
     script.answers = [page()]
     list(client.search("Patient", {"identifier": "urn:x|SECRET"}))

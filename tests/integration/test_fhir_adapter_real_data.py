@@ -63,6 +63,7 @@ def test_hospitals_and_practitioners_load_too(store, data_folder):
     assert [len(list(store.search(kind, {}))) for kind in ("Organization", "Practitioner")] == [102, 102]
 
 
+@pytest.mark.requirement("FHIR-CTX-001")
 def test_context_as_of_an_earlier_time_is_a_part_of_the_later_one(synthea):
     bundle = max(synthea, key=lambda one: len(one["entry"]))
     resources = [RawResource(entry["resource"]) for entry in bundle["entry"]]

@@ -87,6 +87,7 @@ def test_a_resource_that_is_not_there_is_refused_without_naming_it(store, name):
     assert name not in str(caught.value)
 
 
+@pytest.mark.requirement("FHIR-REST-002")
 def test_a_search_by_identifier_finds_the_one_patient(store, name):
     store.transact(transaction(patient(name, mrn=f"{name}-mrn"), patient(f"{name}-b", mrn=f"{name}-other")))
     for token in (f"{MRN}|{name}-mrn", f"{name}-mrn"):
@@ -94,6 +95,7 @@ def test_a_search_by_identifier_finds_the_one_patient(store, name):
     assert references(store.search("Patient", {"identifier": f"urn:x|{name}-mrn"})) == []
 
 
+@pytest.mark.requirement("FHIR-REST-002")
 def test_a_search_gives_every_page_once(store, name):
     store.transact(transaction(patient(name), *(observation(f"{name}-{n}", of=name) for n in range(23))))
     found = references(store.search("Observation", {"patient": f"Patient/{name}", "_count": "5"}))
@@ -107,6 +109,7 @@ def test_several_searches_give_the_same_as_one_after_the_other(store, name):
     assert references(store.search_many(searches)) == sorted(f"{r['resourceType']}/{r['id']}" for r in resources[1:])
 
 
+@pytest.mark.requirement("FHIR-REST-001")
 def test_a_transaction_that_cannot_be_written_leaves_nothing(store, name):
     broken = transaction(patient(name))
     broken["entry"].append({"resource": patient(f"{name}-b"), "request": {"method": "PUT", "url": f"Patient/{name}-c"}})
@@ -115,6 +118,7 @@ def test_a_transaction_that_cannot_be_written_leaves_nothing(store, name):
     assert references(store.search("Patient", {"_id": name})) == []
 
 
+@pytest.mark.requirement("FHIR-REST-001")
 def test_posted_entries_refer_to_each_other(store, name):
     person, bmi = str(uuid.uuid4()), str(uuid.uuid4())
     posted = transaction(
@@ -124,6 +128,7 @@ def test_posted_entries_refer_to_each_other(store, name):
     assert references(store.search("Observation", {"patient": person_reference})) == [bmi_reference]
 
 
+@pytest.mark.requirement("FHIR-REST-001")
 def test_a_publication_sent_twice_changes_nothing(store, name):
     resources = [observation(f"{name}-o", of=name), patient(name)]
     first = store.transact(publication_bundle(resources))
@@ -133,6 +138,7 @@ def test_a_publication_sent_twice_changes_nothing(store, name):
     assert references(store.search("Observation", {"patient": f"Patient/{name}"})) == [f"Observation/{name}-o"]
 
 
+@pytest.mark.requirement("FHIR-REST-003")
 def test_the_reader_gives_the_same_context_over_either_store(client, tmp_path, name):
     resources = [
         patient(name, mrn=f"{name}-mrn"), condition(f"{name}-c", of=name), observation(f"{name}-o", of=name),
@@ -150,6 +156,7 @@ def test_the_reader_gives_the_same_context_over_either_store(client, tmp_path, n
     assert (remote.consent, remote.left_out, remote.birth_date) == (local.consent, local.left_out, local.birth_date)
 
 
+@pytest.mark.requirement("FHIR-REST-004")
 def test_a_small_patient_costs_two_round_trips_and_no_identifier_in_a_url(sekmet_url, name, monkeypatch):
     sent = []
     send = httpx.Client.send
@@ -168,6 +175,7 @@ def test_a_small_patient_costs_two_round_trips_and_no_identifier_in_a_url(sekmet
     assert {request.headers["cache-control"] for request in sent} == {"no-cache"}
 
 
+@pytest.mark.requirement("FHIR-REST-003")
 @pytest.mark.peer("synthea-r4")
 def test_a_synthea_patient_reads_the_same_from_either_store(client, tmp_path, data_folder):
     bundle = synthea_bundles(data_folder("fhir/synthea-r4"))[0]

@@ -77,12 +77,14 @@ def test_job_is_attested(done: Done) -> None:
     assert done.job["state"] == "attested"
 
 
+@pytest.mark.requirement("DICOM-SC-011")
 def test_the_pacs_has_committed_to_the_publication(done: Done) -> None:
     """Orthanc brings its report to the serving process, and the worker that published waits for it."""
     published = done.site.folder / "data" / "jobs" / done.job["job"] / "published.json"
     assert [receipt["committed"] for receipt in json.loads(published.read_text())["receipts"]] == [True]
 
 
+@pytest.mark.requirement("DICOM-OBJ-009")
 def test_pacs_holds_the_series_by_its_own_word(done: Done, tmp_path: Path) -> None:
     """DCMTK asks Orthanc, as any other node would."""
     port = str(done.orthanc.peer.port)
@@ -96,11 +98,13 @@ def test_pacs_holds_the_series_by_its_own_word(done: Done, tmp_path: Path) -> No
     assert "[32" in said, "all 32 slices, like the source"
 
 
+@pytest.mark.requirement("DICOM-OBJ-009")
 def test_pacs_holds_labels_and_summary_in_the_same_study(done: Done, tmp_path: Path) -> None:
     held = {dcmread(path).Modality for path in _fetch_study(done, tmp_path / "study")}
     assert held == {"MR", "SEG", "DOC"}
 
 
+@pytest.mark.requirement("DICOM-OBJ-001")
 def test_outside_judges_find_no_error_in_what_the_pacs_holds(
     done: Done, tmp_path: Path, data_folder: Callable[[str], Path]
 ) -> None:
@@ -110,6 +114,7 @@ def test_outside_judges_find_no_error_in_what_the_pacs_holds(
     assert errors_of_set(files, absent=sources) == []
 
 
+@pytest.mark.requirement("DICOM-OBJ-002", "DICOM-OBJ-003")
 def test_instances_are_marked_and_belong_to_no_real_patient(done: Done, tmp_path: Path) -> None:
     for path in _fetch_study(done, tmp_path / "study"):
         ds = dcmread(path)
@@ -120,6 +125,7 @@ def test_instances_are_marked_and_belong_to_no_real_patient(done: Done, tmp_path
         assert "Avasarala" not in ds.to_json()
 
 
+@pytest.mark.requirement("FHIR-RES-003")
 def test_fhir_resources_are_linked(done: Done) -> None:
     provenance = _resource(done, done.job["provenance"])
     study = next(target for target in provenance["target"] if target.get("reference", "").startswith("ImagingStudy/"))
@@ -140,6 +146,7 @@ def test_fhir_resources_are_linked(done: Done) -> None:
     assert "1700" not in text, "a clinical value left in the lineage"
 
 
+@pytest.mark.requirement("PROV-VERIFY-001")
 def test_a_file_of_the_pacs_verifies_with_the_key_alone(done: Done, tmp_path: Path) -> None:
     files = _fetch(done, tmp_path / "series")
     keys = tmp_path / "jwks.json"
@@ -154,6 +161,7 @@ def test_a_file_of_the_pacs_verifies_with_the_key_alone(done: Done, tmp_path: Pa
     assert claims["series-complete"] == claims["provenance-signed"] == claims["provenance-about-series"] == "true"
 
 
+@pytest.mark.requirement("PROV-VERIFY-001")
 def test_labels_and_summary_of_the_pacs_verify_too(done: Done, tmp_path: Path) -> None:
     files = _fetch_study(done, tmp_path / "study")
     for path in files:
@@ -174,6 +182,7 @@ def test_verify_asks_the_sites_fhir_server_for_the_provenance(done: Done, tmp_pa
     assert claims["provenance-signed"] == "true"
 
 
+@pytest.mark.requirement("PROV-VERIFY-002")
 def test_a_changed_pixel_and_a_changed_provenance_are_told(done: Done, tmp_path: Path) -> None:
     file = _fetch(done, tmp_path / "series")[0]
     provenance = tmp_path / "edited.json"
@@ -193,6 +202,7 @@ def test_a_changed_pixel_and_a_changed_provenance_are_told(done: Done, tmp_path:
     assert [claim["claim"] for claim in json.loads(told.stdout)["claims"] if claim["truth"] == "false"] == ["pixel-data"]
 
 
+@pytest.mark.requirement("DICOM-ASSOC-010")
 def test_no_patient_data_is_logged(done: Done) -> None:
     log = done.site.log()
     assert log

@@ -98,6 +98,7 @@ def ended(state: str, instances: list[Dataset]) -> Dataset:
     return ds
 
 
+@pytest.mark.requirement("DICOM-MPPS-002")
 def test_a_completed_step_settles_its_series_with_the_last_listed_instance(modality: Modality) -> None:
     instances = series_datasets(4)
     assert modality.create(started()).Status == 0x0000
@@ -108,6 +109,7 @@ def test_a_completed_step_settles_its_series_with_the_last_listed_instance(modal
     assert [found.instances for found in modality.archive.unannounced(600)] == [4]
 
 
+@pytest.mark.requirement("DICOM-MPPS-001")
 def test_messages_in_the_wrong_order_are_answered_with_their_status(modality: Modality) -> None:
     instances = series_datasets(1)
     assert modality.set(ended("COMPLETED", instances)).Status == 0x0112
@@ -119,6 +121,7 @@ def test_messages_in_the_wrong_order_are_answered_with_their_status(modality: Mo
     assert "no longer be updated" in late.ErrorComment
 
 
+@pytest.mark.requirement("DICOM-MPPS-001")
 @pytest.mark.parametrize(
     ("spoil", "status"),
     [
@@ -143,12 +146,14 @@ def test_a_faulty_start_is_refused_and_a_mended_one_taken(
     assert modality.create(started()).Status == 0x0000
 
 
+@pytest.mark.requirement("DICOM-MPPS-001")
 def test_an_unknown_state_and_a_start_without_uid_are_refused(modality: Modality) -> None:
     assert modality.create(started(), uid=None).Status == 0x0117
     assert modality.create(started()).Status == 0x0000
     assert modality.set(ended("ALMOST DONE", [])).Status == 0x0106
 
 
+@pytest.mark.requirement("DICOM-MPPS-001")
 def test_a_step_outlives_a_restart_of_the_node(tmp_path: Path) -> None:
     instances = series_datasets(2)
     with associated(tmp_path) as before:

@@ -31,6 +31,7 @@ from veraicon.settings import load_settings
 from veraicon.wiring import open_site
 
 
+@pytest.mark.requirement("DICOM-SC-011")
 def test_orthanc_commits_to_a_publication_and_reports_to_the_serving_process(
     tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
@@ -98,6 +99,7 @@ def _committer(folder: Path, peer: Peer, **options: Any) -> Committer:
     return Committer(peer, SentCommitments(index_engine(folder)), **{"required": False, "timeout_s": 1.0, **options})
 
 
+@pytest.mark.requirement("DICOM-SC-012")
 def test_a_failed_report_names_counts_and_reasons_and_the_next_attempt_asks_anew(
     tmp_path: Path, pacs: Pacs, instances: list[Dataset]
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_failed_report_names_counts_and_reasons_and_the_next_attempt_asks_anew
     assert len(pacs.transactions) == len(set(pacs.transactions)) == 2
 
 
+@pytest.mark.requirement("DICOM-SC-012")
 def test_a_report_that_does_not_come_is_noted_or_an_error_and_the_same_transaction_is_asked_again(
     tmp_path: Path, pacs: Pacs, instances: list[Dataset]
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_report_that_does_not_come_is_noted_or_an_error_and_the_same_transacti
     assert len(set(pacs.transactions)) == 1
 
 
+@pytest.mark.requirement("DICOM-SC-012")
 def test_a_peer_without_commitment_is_noted_or_an_error(
     tmp_path: Path, free_port: Callable[[], int], instances: list[Dataset]
 ) -> None:

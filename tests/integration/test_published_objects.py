@@ -41,6 +41,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         yield running
 
 
+@pytest.mark.requirement("DICOM-OBJ-009")
 @pytest.mark.parametrize(("modality", "image", "summary"), SETS)
 def test_orthanc_takes_and_gives_back_everything(
     orthanc: Orthanc, modality: str, image: ImageForm, summary: SummaryForm

@@ -26,6 +26,7 @@ from tests.builders_dicom import Clock, index_engine, new_archive, part10_series
 SERIES = derive_uid("series", "series")
 
 
+@pytest.mark.requirement("DICOM-STORE-002")
 def test_keeps_the_bytes_as_they_came(tmp_path: Path) -> None:
     archive, (data,) = new_archive(tmp_path), part10_series(1)
     landed = archive.land(data, source="CT1")
@@ -35,12 +36,14 @@ def test_keeps_the_bytes_as_they_came(tmp_path: Path) -> None:
     assert landed.reference.sop_instance_uid not in str(archive.instance_path(landed.reference))
 
 
+@pytest.mark.requirement("DICOM-STORE-004")
 def test_a_repeated_instance_is_kept_once_and_is_no_error(tmp_path: Path) -> None:
     archive, (data,) = new_archive(tmp_path), part10_series(1)
     assert [archive.land(data, source="CT1").landing for _ in range(2)] == [Landing.STORED, Landing.DUPLICATE]
     assert len(list(tmp_path.rglob("*.dcm"))) == 1
 
 
+@pytest.mark.requirement("DICOM-STORE-005")
 def test_other_bytes_under_a_held_uid_are_kept_aside_and_do_not_join_the_series(tmp_path: Path) -> None:
     engine = index_engine(tmp_path)
     archive = Archive(engine, tmp_path / "archive", min_free_bytes=1)
@@ -56,6 +59,7 @@ def test_other_bytes_under_a_held_uid_are_kept_aside_and_do_not_join_the_series(
     assert (row.digest, row.held_digest, row.source) == (digest_of(other), digest_of(first), "CT2")
 
 
+@pytest.mark.requirement("DICOM-STORE-006")
 def test_refuses_before_the_disk_is_full_and_keeps_nothing(tmp_path: Path) -> None:
     archive = Archive(index_engine(tmp_path), tmp_path / "archive", min_free_bytes=2**60)
     with pytest.raises(StorageExhausted) as caught:
@@ -64,6 +68,7 @@ def test_refuses_before_the_disk_is_full_and_keeps_nothing(tmp_path: Path) -> No
     assert not list(tmp_path.rglob("*.dcm"))
 
 
+@pytest.mark.requirement("DICOM-STORE-007")
 @pytest.mark.parametrize(
     ("name", "spoil"),
     [
@@ -86,6 +91,7 @@ def test_unreadable_bytes_are_refused_and_kept(tmp_path: Path, name: str, spoil:
     assert (row.code, row.digest) == ("VI-2001", digest_of(spoilt))
 
 
+@pytest.mark.requirement("DICOM-STORE-007")
 def test_refuses_an_instance_whose_meta_information_names_another_instance(tmp_path: Path) -> None:
     (data,) = part10_series(1)
     uid = derive_uid("series", "instance", "1").encode()
@@ -94,6 +100,7 @@ def test_refuses_an_instance_whose_meta_information_names_another_instance(tmp_p
         read_header(data.replace(uid, uid[:-1] + (b"1" if uid[-1:] != b"1" else b"2"), 1))
 
 
+@pytest.mark.requirement("DICOM-STORE-007")
 def test_refuses_a_series_that_is_known_under_another_study(tmp_path: Path) -> None:
     archive = new_archive(tmp_path)
     archive.land(part10_series(1)[0], source="CT1")
@@ -148,6 +155,7 @@ def test_a_file_without_row_is_adopted_when_the_sender_repeats(tmp_path: Path, m
     assert archive.land(data, source="CT1").landing is Landing.STORED
 
 
+@pytest.mark.requirement("DICOM-STORE-003")
 def test_file_and_folder_are_on_disk_before_the_index_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, (data,) = new_archive(tmp_path), part10_series(1)
     steps: list[str] = []
@@ -190,6 +198,7 @@ class TestSettling:
             archive.land(item, source="CT1", **options)  # type: ignore[arg-type]  # passed on
         return archive, clock
 
+    @pytest.mark.requirement("DICOM-SETTLE-003")
     def test_a_series_settles_after_the_quiet_time_and_is_announced_once(self, tmp_path: Path) -> None:
         data = part10_series(3)
         archive, clock = self.landed(tmp_path, data)
@@ -202,6 +211,7 @@ class TestSettling:
         assert archive.announce(SERIES, settled.series_digest)
         assert archive.unannounced(5.0) == []
 
+    @pytest.mark.requirement("DICOM-SETTLE-003")
     def test_a_late_instance_makes_the_series_unannounced_again(self, tmp_path: Path) -> None:
         archive, clock = self.landed(tmp_path, part10_series(3))
         clock.advance(6)
@@ -213,6 +223,7 @@ class TestSettling:
         assert again.instances == 4
         assert again.series_digest != settled.series_digest
 
+    @pytest.mark.requirement("DICOM-SETTLE-003")
     def test_a_duplicate_does_not_announce_again(self, tmp_path: Path) -> None:
         archive, clock = self.landed(tmp_path, part10_series(3))
         clock.advance(6)
@@ -221,6 +232,7 @@ class TestSettling:
         clock.advance(6)
         assert archive.unannounced(5.0) == []
 
+    @pytest.mark.requirement("DICOM-SETTLE-001")
     @pytest.mark.parametrize(("expected", "quiet_s"), [(3, 1.0), (4, 30.0), (2, 5.0), (None, 5.0)])
     def test_the_stated_number_of_instances_sets_the_pace(self, tmp_path: Path, expected: int | None, quiet_s: float) -> None:
         def state(ds: Dataset) -> None:
@@ -239,6 +251,7 @@ class TestSettling:
         assert archive.unannounced(5.0) == []
 
 
+@pytest.mark.requirement("DICOM-STORE-003")
 def test_leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
     old, young = tmp_path / ".a.part", tmp_path / ".b.part"
     for path in (old, young):
@@ -248,6 +261,7 @@ def test_leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay(tmp_pat
     assert (old.exists(), young.exists()) == (False, True)
 
 
+@pytest.mark.requirement("DICOM-STORE-008")
 @pytest.mark.parametrize("digest", ["sha256:../../etc/passwd", "sha256:" + "g" * 64, ""])
 def test_a_text_that_is_no_digest_names_no_file(tmp_path: Path, digest: str) -> None:
     with pytest.raises(UnreadableInstance, match="no digest"):

@@ -19,6 +19,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.requirement("DICOM-ASSOC-001")
 @pytest.mark.parametrize(
     ("called", "calling", "host", "diagnostic"),
     [
@@ -78,6 +79,7 @@ def test_without_a_list_anyone_may_call_but_only_us() -> None:
     assert decide(called="THEM", calling="X", host="192.0.2.1", ae_title="US", allowed_sources={}) is not None
 
 
+@pytest.mark.requirement("DICOM-ASSOC-010")
 def test_an_association_leaves_one_audit_line_with_its_counts() -> None:
     class Association:
         pass
@@ -95,6 +97,7 @@ def test_an_association_leaves_one_audit_line_with_its_counts() -> None:
     assert (line["source"], line["outcome"], line["stored"]) == ("CT1", "released", 2)
 
 
+@pytest.mark.requirement("DICOM-STORE-013")
 def test_an_error_becomes_its_status_and_a_comment_that_fits_and_repeats_nothing() -> None:
     error = UnreadableInstance(found="Doe^Jane in a name", allowed="x", action="send the instance again " * 5)
     answered = status_of(error)

@@ -36,6 +36,7 @@ def test_requests_and_reports_survive_the_wire() -> None:
     assert "FailedSOPSequence" not in report_dataset(CommitmentReport(TRANSACTION, (A,)))
 
 
+@pytest.mark.requirement("DICOM-SC-005")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -52,6 +53,7 @@ def test_a_request_that_names_nothing_is_refused(spoil: Callable[[Dataset], None
         read_request(ds)
 
 
+@pytest.mark.requirement("DICOM-SC-012")
 def test_an_instance_that_a_report_leaves_out_is_not_committed() -> None:
     said = held_against(CommitmentReport(TRANSACTION, (A, C), ((C, 0x0110),)), (A, B, C))
     assert said.committed == (A,)
@@ -65,6 +67,7 @@ class TestReceived:
         clock = Clock()
         return ReceivedCommitments(index_engine(folder), clock=clock), clock
 
+    @pytest.mark.requirement("DICOM-SC-004")
     def test_a_request_is_due_on_our_own_association_a_little_later_until_it_is_delivered(self, tmp_path: Path) -> None:
         records, clock = self.records(tmp_path)
         received = ReceivedRequest(CommitmentRequest(TRANSACTION, (A, B)), "CT1")
@@ -79,6 +82,7 @@ class TestReceived:
         clock.advance(3)
         assert records.due(["CT1"]) == [received], "asked again, answered again"
 
+    @pytest.mark.requirement("DICOM-SC-004")
     def test_attempts_come_ever_later_and_end_after_a_week(self, tmp_path: Path) -> None:
         records, clock = self.records(tmp_path)
         received = ReceivedRequest(CommitmentRequest(TRANSACTION, (A,)), "CT1")

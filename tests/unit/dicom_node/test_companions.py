@@ -26,6 +26,7 @@ def segmented(generated: GeneratedVolume, labels: tuple[tuple[int, str], ...] = 
     return Segmentation.from_dataset(dcmread(BytesIO(to_part10(ds))))
 
 
+@pytest.mark.requirement("DICOM-OBJ-007")
 @pytest.mark.parametrize("form", ImageForm)
 def test_highdicom_reads_the_label_map_back_on_the_images(form: ImageForm) -> None:
     written = written_objects(image=form)
@@ -47,6 +48,7 @@ def test_highdicom_reads_the_label_map_back_on_the_images(form: ImageForm) -> No
     np.testing.assert_array_equal(read, label_map)
 
 
+@pytest.mark.requirement("DICOM-OBJ-007")
 def test_every_labelled_voxel_lies_where_the_volume_has_it() -> None:
     """By position alone, without the references to the images."""
     generated = labelled_phantom()
@@ -59,6 +61,7 @@ def test_every_labelled_voxel_lies_where_the_volume_has_it() -> None:
         np.testing.assert_allclose(np.sort(theirs, axis=0), np.sort(ours, axis=0), atol=1e-6)
 
 
+@pytest.mark.requirement("DICOM-OBJ-007")
 def test_segments_are_named_coded_and_made_by_our_model() -> None:
     first, second = segmented(labelled_phantom()).SegmentSequence
     assert (first.SegmentLabel, second.SegmentLabel) == ("hippocampus anterior", "hippocampus posterior")
@@ -97,6 +100,7 @@ def test_refuses_a_label_map_that_the_card_does_not_name(
         segmented(replace(labelled_phantom(), **change), labels)  # type: ignore[arg-type]
 
 
+@pytest.mark.requirement("DICOM-OBJ-002")
 @pytest.mark.parametrize("summary", SummaryForm)
 def test_companions_carry_the_marks_of_the_images_in_series_of_their_own(summary: SummaryForm) -> None:
     written = written_objects(summary=summary)
@@ -114,6 +118,7 @@ def test_companions_carry_the_marks_of_the_images_in_series_of_their_own(summary
     assert len({ds.SOPInstanceUID for ds in [*written["images"], *companions]}) == len(written["images"]) + 2
 
 
+@pytest.mark.requirement("DICOM-OBJ-008")
 def test_a_report_says_what_a_person_has_to_know() -> None:
     (report,) = written_objects(summary=SummaryForm.SR)["summary"]
     texts = " ".join(
@@ -125,6 +130,7 @@ def test_a_report_says_what_a_person_has_to_know() -> None:
         assert words in texts
 
 
+@pytest.mark.requirement("DICOM-OBJ-008")
 def test_a_pdf_is_one_and_tells_of_targets_no_value() -> None:
     generated = labelled_phantom()
     told = replace(generated.conditioning, targets=(("hippocampus-volume", 3141.59, "mm3"),))

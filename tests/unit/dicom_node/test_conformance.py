@@ -23,6 +23,7 @@ NO_STATUS = {0xA710}
 IMPLIED = {"C-FIND", "C-MOVE and C-GET"}
 
 
+@pytest.mark.requirement("DICOM-CS-003")
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.operation)
 def test_an_operation_has_the_statuses_that_its_handler_states(contract: Contract) -> None:
     said = {int(code, 16) for code in re.findall(r"0x([0-9A-F]{4})", inspect.getdoc(contract.stated_by) or "")} - NO_STATUS
@@ -31,6 +32,7 @@ def test_an_operation_has_the_statuses_that_its_handler_states(contract: Contrac
     assert len(told) == len(set(told))
 
 
+@pytest.mark.requirement("DICOM-CS-003")
 def test_no_status_that_the_node_knows_is_left_out() -> None:
     told = {answer.status for contract in CONTRACTS for answer in contract.answers}
     # 0xC001 is for settings that are found wrong within an operation, which none of the operations of the node meets.
@@ -42,6 +44,7 @@ def objects() -> dict[UID, tuple[ListedAttribute, ...]]:
     return published_objects()
 
 
+@pytest.mark.requirement("DICOM-OBJ-010")
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 @pytest.mark.parametrize("image", ImageForm)
 @pytest.mark.parametrize("summary", SummaryForm)

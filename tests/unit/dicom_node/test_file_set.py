@@ -24,6 +24,7 @@ def save(folder: Path, contents: list[bytes]) -> list[Path]:
     return paths
 
 
+@pytest.mark.requirement("DICOM-MEDIA-001")
 @pytest.mark.parametrize("image", ImageForm)
 @pytest.mark.parametrize("summary", SummaryForm)
 def test_everything_that_a_request_publishes_is_listed_with_its_bytes(
@@ -40,6 +41,7 @@ def test_everything_that_a_request_publishes_is_listed_with_its_bytes(
     assert set(kinds) == {"PATIENT", "STUDY", "SERIES", "IMAGE", {"pdf": "ENCAP DOC", "sr": "SR DOCUMENT"}[summary.value]}
 
 
+@pytest.mark.requirement("DICOM-MEDIA-001")
 def test_the_same_files_in_any_order_make_the_same_file_set(tmp_path: Path) -> None:
     paths = save(tmp_path / "in", part10_series(5) + part10_series(3, name="other"))
     write_file_set(paths, tmp_path / "one")
@@ -61,6 +63,7 @@ def test_a_number_that_is_missing_is_made_up_in_the_directory_alone(tmp_path: Pa
     assert {path.read_bytes() for path in (tmp_path / "out").rglob("IM*")} == {path.read_bytes() for path in paths}
 
 
+@pytest.mark.requirement("DICOM-MEDIA-001")
 def test_what_cannot_be_listed_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
     datasets = series_datasets(2)
     del datasets[1].StudyDate

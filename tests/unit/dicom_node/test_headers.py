@@ -60,6 +60,7 @@ def test_the_header_is_read_from_each_uncompressed_syntax(data: bytes) -> None:
     assert (header.patient_id, header.modality, header.rows) == ("P-1", "MR", 3)
 
 
+@pytest.mark.requirement("DICOM-ASSOC-009")
 @settings(max_examples=400, deadline=None)
 @given(
     which=st.sampled_from(range(len(FILES))),

@@ -16,6 +16,7 @@ from dicom_node.media_types import choose_syntax, image_type, is_lossy, parse_ac
 _DICOM = 'multipart/related; type="application/dicom"'
 
 
+@pytest.mark.requirement("DICOM-WEB-003")
 @pytest.mark.parametrize(
     ("accept", "held", "given"),
     [

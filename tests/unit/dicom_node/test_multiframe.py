@@ -74,6 +74,7 @@ def second_half(changed: dict[str, list[Dataset]]) -> Change:
     return change
 
 
+@pytest.mark.requirement("DICOM-READ-006")
 def test_the_order_of_frames_is_no_matter() -> None:
     ds = enhanced()
     order = random.Random(7).sample(range(6), 6)
@@ -82,6 +83,7 @@ def test_the_order_of_frames_is_no_matter() -> None:
     np.testing.assert_array_equal(shuffled.affine_lps, straight.affine_lps)
 
 
+@pytest.mark.requirement("DICOM-READ-006")
 def test_each_frame_has_its_own_rescale_before_the_shared_one() -> None:
     ds = enhanced("CT")
     own = group("PixelValueTransformationSequence", RescaleSlope="2", RescaleIntercept="-7", RescaleType="HU")
@@ -100,6 +102,7 @@ def test_compressed_frames_give_the_same_volume(syntax: str) -> None:
     np.testing.assert_array_equal(read_volume([ds]).array, expected)
 
 
+@pytest.mark.requirement("DICOM-READ-006")
 def test_the_parts_of_a_concatenation_are_one_volume() -> None:
     ds = enhanced()
     parts = concatenation(ds, [0, 1], [2, 3, 4], [5])
@@ -122,6 +125,7 @@ def test_refuses_incomplete_instances_by_name(datasets: list[Dataset], kind: typ
         read_volume(datasets)
 
 
+@pytest.mark.requirement("DICOM-READ-005")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -193,6 +197,7 @@ def test_as_many_functional_groups_as_frames() -> None:
 class TestRealData:
     """Files of real scanners; they are not part of the repository."""
 
+    @pytest.mark.requirement("DICOM-READ-006")
     @pytest.mark.parametrize(
         ("folder", "convert"),
         [
@@ -219,6 +224,7 @@ class TestRealData:
         np.testing.assert_allclose(theirs.affine_lps, ours.affine_lps, atol=1e-9)
         assert (theirs.modality, theirs.unit) == (ours.modality, ours.unit)
 
+    @pytest.mark.requirement("DICOM-READ-005")
     def test_a_philips_object_with_magnitude_and_field_map_is_told_and_each_half_reads_exactly(self, data_folder: Any) -> None:
         ds = dcmread(data_folder("dicom/mr_enhanced_multiframe/Philips/IM_0027_fMAP.dcm"))
         with pytest.raises(UnsupportedSeries, match=r"FIELD_MAP.*MAGNITUDE, REAL.*64 frames share 32 places"):

@@ -28,6 +28,7 @@ def _read(body: bytes, *, step: int = 1 << 16, boundary: str = "b", limit: int =
     return [(headers, bytes(content)) for headers, content in parts]
 
 
+@pytest.mark.requirement("DICOM-WEB-002")
 @given(st.lists(_CONTENT, min_size=1, max_size=4), st.integers(1, 40), st.booleans())
 def test_what_is_written_is_read_back_in_pieces_of_any_length(contents: list[bytes], step: int, cut: bool) -> None:
     contents = [content for content in contents if b"\r\n--b" not in b"\r\n" + content]
@@ -48,6 +49,7 @@ def test_a_nested_multipart_whose_boundary_begins_like_ours_is_content() -> None
     assert _read(b"".join(write_multipart("b", [({}, [inner])])), step=3) == [({}, inner)]
 
 
+@pytest.mark.requirement("DICOM-WEB-008")
 @pytest.mark.parametrize(
     "body",
     [b"", b"--b", b"--b\r\n", b"--b\r\nA: 1\r\n\r\n", b"--b\r\nA: 1\r\n\r\ncontent", b"--b\r\n\r\ncontent\r\n--b-", b"--c--"],
@@ -57,6 +59,7 @@ def test_a_truncated_body_is_told_from_a_whole_one(body: bytes) -> None:
         _read(body)
 
 
+@pytest.mark.requirement("DICOM-WEB-008")
 @pytest.mark.parametrize(
     ("body", "error"),
     [
@@ -81,6 +84,7 @@ def test_refuses_a_boundary_that_is_none() -> None:
             MultipartReader(boundary, max_part_bytes=1, max_parts=1)
 
 
+@pytest.mark.requirement("DICOM-WEB-008")
 def test_the_buffer_stays_small_however_long_the_part() -> None:
     reader = MultipartReader("b", max_part_bytes=1 << 40, max_parts=1)
     list(reader.feed(b"--b\r\n\r\n"))

@@ -29,6 +29,7 @@ def identifier(**keys: object) -> Dataset:
     return ds
 
 
+@pytest.mark.requirement("DICOM-QR-002")
 @pytest.mark.parametrize(
     ("value", "wanted", "vr", "expected"),
     [
@@ -72,6 +73,7 @@ def test_a_text_without_wildcard_matches_itself_and_its_own_prefix_pattern(text:
     assert not matches(text + "x", text, "LO")
 
 
+@pytest.mark.requirement("DICOM-QR-002")
 @given(text=st.text("ab*?", max_size=8), wanted=st.text("ab*?", max_size=8), tail=st.text("abc", max_size=4))
 def test_wildcards_mean_what_a_regular_expression_of_them_means(text: str, wanted: str, tail: str) -> None:
     parts = {"*": ".*", "?": "."}
@@ -79,10 +81,12 @@ def test_wildcards_mean_what_a_regular_expression_of_them_means(text: str, wante
     assert matches(text + tail, wanted, "LO") is bool(expected)
 
 
+@pytest.mark.requirement("DICOM-QR-007")
 def test_a_hostile_pattern_takes_no_more_time_than_another() -> None:
     assert not matches("a" * 64, "a*" * 2000 + "b", "LO")
 
 
+@pytest.mark.requirement("DICOM-QR-003")
 def test_a_range_of_dates_and_one_of_times_are_one_range_where_that_was_negotiated() -> None:
     keys = {"QueryRetrieveLevel": "STUDY", "StudyDate": "20240105-20240107", "StudyTime": "1000-1800"}
     held = [{"StudyDate": day, "StudyTime": time} for day in ("20240105", "20240106") for time in ("0900", "1200", "2300")]
@@ -92,6 +96,7 @@ def test_a_range_of_dates_and_one_of_times_are_one_range_where_that_was_negotiat
     assert combined == held[1:]
 
 
+@pytest.mark.requirement("DICOM-QR-004")
 @pytest.mark.parametrize(
     ("asked", "name", "expected"),
     [
@@ -111,6 +116,7 @@ def test_an_answer_comes_in_the_set_of_its_reader_where_that_can_hold_it(asked: 
     assert found.PatientName == name
 
 
+@pytest.mark.requirement("DICOM-QR-001")
 def test_a_level_that_the_model_does_not_have_is_refused() -> None:
     for level in ("", "PATIENT", "FRAME"):
         with pytest.raises(RequestInvalid, match="STUDY, SERIES, IMAGE"):
@@ -118,6 +124,7 @@ def test_a_level_that_the_model_does_not_have_is_refused() -> None:
     assert parse_find(identifier(QueryRetrieveLevel="PATIENT"), Root.PATIENT).level == "PATIENT"
 
 
+@pytest.mark.requirement("DICOM-QR-026")
 @pytest.mark.parametrize("keys", [{}, {"SeriesInstanceUID": ""}, {"SeriesInstanceUID": "*"}, {"PatientID": "P-1"}])
 def test_nobody_retrieves_without_the_unique_key_of_the_level(keys: dict[str, str]) -> None:
     with pytest.raises(RequestInvalid, match="SeriesInstanceUID"):
@@ -144,6 +151,7 @@ class TestAgainstTheIndex:
         entities = archive.find(query.level, query.narrowing)
         return [answer(query, entity, retrieve_ae_title="US") for entity in select(query, entities)]
 
+    @pytest.mark.requirement("DICOM-QR-001")
     def test_studies_come_with_their_counts(self, archive: Archive) -> None:
         found = self.found(
             archive, QueryRetrieveLevel="STUDY", PatientID="A", NumberOfStudyRelatedInstances=None, ModalitiesInStudy=""
@@ -153,32 +161,39 @@ class TestAgainstTheIndex:
             (3, "MR", "US")
         ] * 2
 
+    @pytest.mark.requirement("DICOM-QR-002")
     def test_wildcards_and_ranges_narrow(self, archive: Archive) -> None:
         found = self.found(archive, QueryRetrieveLevel="STUDY", PatientName="doe^?", StudyDate="20240201-")
         assert [ds.StudyInstanceUID for ds in found] == [derive_uid("a2", "study")]
 
+    @pytest.mark.requirement("DICOM-QR-001")
     def test_a_patient_is_one_answer_however_many_studies(self, archive: Archive) -> None:
         found = self.found(
             archive, Root.PATIENT, QueryRetrieveLevel="PATIENT", PatientID="*", NumberOfPatientRelatedStudies=None
         )
         assert [(ds.PatientID, ds.NumberOfPatientRelatedStudies) for ds in found] == [("A", 2), ("B", 1)]
 
+    @pytest.mark.requirement("DICOM-QR-001")
     def test_images_of_a_series_by_a_list_of_uids(self, archive: Archive) -> None:
         wanted = [derive_uid("b1", "instance", n) for n in ("1", "3")]
         found = self.found(archive, QueryRetrieveLevel="IMAGE", SOPInstanceUID=wanted, InstanceNumber=None)
         assert sorted(ds.InstanceNumber for ds in found) == [1, 3]
 
+    @pytest.mark.requirement("DICOM-QR-005")
     def test_unknown_keys_come_back_empty_and_narrow_nothing(self, archive: Archive) -> None:
         found = self.found(archive, QueryRetrieveLevel="SERIES", OperatorsName="Nobody", SeriesInstanceUID="")
         assert len(found) == 3
         assert all(ds.OperatorsName == "" for ds in found)
 
+    @pytest.mark.requirement("DICOM-QR-005")
     def test_keys_below_the_level_narrow_nothing(self, archive: Archive) -> None:
         assert len(self.found(archive, QueryRetrieveLevel="STUDY", SOPInstanceUID="1.2.3")) == 3
 
+    @pytest.mark.requirement("DICOM-QR-007")
     def test_a_quote_in_a_key_is_text_and_nothing_else(self, archive: Archive) -> None:
         assert self.found(archive, QueryRetrieveLevel="STUDY", PatientID="A' OR '1'='1") == []
 
+    @pytest.mark.requirement("DICOM-QR-026")
     def test_retrieval_names_all_instances_under_its_keys(self, archive: Archive) -> None:
         query = parse_get(identifier(QueryRetrieveLevel="STUDY", StudyInstanceUID=derive_uid("a1", "study")), Root.STUDY)
         assert len(archive.references(query.narrowing)) == 3

@@ -25,6 +25,7 @@ def real_series(folder: Path) -> list[Dataset]:
     return [dcmread(path) for path in sorted(folder.glob("*.dcm"))]
 
 
+@pytest.mark.requirement("DICOM-READ-001")
 def test_axes_are_slice_row_column_and_the_affine_places_each_voxel() -> None:
     volume = read_volume(series_datasets(4))
     assert volume.shape == (4, 3, 2)
@@ -35,6 +36,7 @@ def test_axes_are_slice_row_column_and_the_affine_places_each_voxel() -> None:
     assert (volume.modality, volume.unit) == ("MR", "1")
 
 
+@pytest.mark.requirement("DICOM-READ-001")
 def test_position_decides_the_order_and_neither_arrival_nor_number_does() -> None:
     datasets = series_datasets(6)
     numbers = random.Random(3).sample(range(1, 7), 6)
@@ -44,6 +46,7 @@ def test_position_decides_the_order_and_neither_arrival_nor_number_does() -> Non
     np.testing.assert_array_equal(read_volume(datasets).array, read_volume(series_datasets(6)).array)
 
 
+@pytest.mark.requirement("DICOM-READ-001")
 def test_slices_listed_towards_the_feet_are_sorted_along_their_normal() -> None:
     pixels = np.zeros((2, 2), np.uint16)
     downwards = [slice_dataset(k, pixels + k, position_mm=(0, 0, -3 * k)) for k in range(1, 4)]
@@ -52,6 +55,7 @@ def test_slices_listed_towards_the_feet_are_sorted_along_their_normal() -> None:
     np.testing.assert_allclose(volume.affine_lps[:3, 0], [0, 0, 3])
 
 
+@pytest.mark.requirement("DICOM-READ-002")
 def test_ct_comes_in_hounsfield_units_with_each_slices_own_slope() -> None:
     pixels = np.array([[-5, 0], [7, 2000]], np.int16)
     options: dict[str, Any] = {"modality": "CT", "RescaleIntercept": -1024}
@@ -63,12 +67,14 @@ def test_ct_comes_in_hounsfield_units_with_each_slices_own_slope() -> None:
     assert volume.unit == "[hnsf'U]"
 
 
+@pytest.mark.requirement("DICOM-READ-002")
 def test_ct_without_rescale_is_refused() -> None:
     datasets = [slice_dataset(k, np.zeros((2, 2), np.int16), modality="CT") for k in (1, 2)]
     with pytest.raises(UnsupportedSeries, match="Hounsfield"):
         read_volume(datasets)
 
 
+@pytest.mark.requirement("DICOM-READ-003")
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_compressed_slices_give_the_same_volume(syntax: UID) -> None:
     datasets = [slice_dataset(k, np.arange(40 * 48, dtype=np.uint16).reshape(40, 48) * k) for k in (1, 2, 3)]
@@ -93,6 +99,7 @@ def change_all(**attributes: object) -> list[Dataset]:
     return series_datasets(5, change=lambda ds: [setattr(ds, k, v) for k, v in attributes.items()].clear())
 
 
+@pytest.mark.requirement("DICOM-READ-004")
 @pytest.mark.parametrize(
     ("datasets", "kind", "words"),
     [
@@ -131,6 +138,7 @@ def test_refuses_by_name(datasets: list[Dataset], kind: type[InputError], words:
     assert caught.value.action
 
 
+@pytest.mark.requirement("DICOM-READ-005")
 def test_two_echoes_in_one_series_are_told_with_their_times_and_places() -> None:
     both = series_datasets(4, change=lambda ds: setattr(ds, "EchoTime", 2.46))
     both += series_datasets(4, name="series", change=lambda ds: setattr(ds, "EchoTime", 4.92))
@@ -138,6 +146,7 @@ def test_two_echoes_in_one_series_are_told_with_their_times_and_places() -> None
         read_volume(both)
 
 
+@pytest.mark.requirement("DICOM-READ-002")
 def test_bits_above_bits_stored_are_no_part_of_a_value() -> None:
     """Old scanners keep overlays there; a signed value is filled with its sign."""
     pixels = np.array([[0x0FFF, 0xF001], [0x0800, 0x07FF]], np.uint16)
@@ -148,12 +157,14 @@ def test_bits_above_bits_stored_are_no_part_of_a_value() -> None:
     np.testing.assert_array_equal(signed.array[0], [[-1, 1], [-2048, 2047]])
 
 
+@pytest.mark.requirement("DICOM-READ-002")
 def test_signed_and_unsigned_slices_in_one_series_keep_their_values() -> None:
     signed = slice_dataset(1, np.array([[-5, 40000 - 2**16]], np.int16))
     unsigned = slice_dataset(2, np.array([[65531, 40000]], np.uint16))
     np.testing.assert_array_equal(read_volume([signed, unsigned]).array, [[[-5, -25536]], [[65531, 40000]]])
 
 
+@pytest.mark.requirement("DICOM-READ-002")
 @pytest.mark.parametrize("padding", [{"PixelPaddingValue": -2000}, {"PixelPaddingValue": 63536}])
 def test_padding_takes_the_lowest_measured_value(padding: dict[str, int]) -> None:
     """Also where the sender wrote a signed padding value as unsigned."""
@@ -175,6 +186,7 @@ def test_a_range_of_padding_is_padding() -> None:
         read_volume(datasets)
 
 
+@pytest.mark.requirement("DICOM-READ-003")
 def test_a_transfer_syntax_that_nothing_here_decodes_is_named() -> None:
     datasets = series_datasets(2)
     for ds in datasets:
@@ -183,6 +195,7 @@ def test_a_transfer_syntax_that_nothing_here_decodes_is_named() -> None:
         read_volume(datasets)
 
 
+@pytest.mark.requirement("DICOM-READ-004")
 @given(
     count=st.integers(2, 20),
     step=st.floats(0.3, 10),
@@ -223,11 +236,13 @@ class TestRealSeries:
         place = round(17 - volume.affine_lps[2, 3])
         np.testing.assert_array_equal(volume.array[place], middle.pixel_array)
 
+    @pytest.mark.requirement("DICOM-READ-001")
     def test_reads_an_oblique_t1_of_siemens(self, data_folder: Any) -> None:
         volume = read_volume(real_series(data_folder("dicom/mr_siemens_t1post_PGBM-003/T1post")))
         assert volume.shape == (22, 320, 280)
         np.testing.assert_allclose(volume.spacing_mm, (6.5, 0.6875, 0.6875), atol=1e-5)
 
+    @pytest.mark.requirement("DICOM-READ-002")
     def test_reads_signed_ct_of_ge_in_implicit_vr(self, data_folder: Any) -> None:
         volume = read_volume(real_series(data_folder("dicom/ct_ge_3slice_seg_sr/ct")))
         assert volume.shape == (3, 512, 512)
@@ -235,6 +250,7 @@ class TestRealSeries:
         assert inside.min() >= -1024 - 200
         assert -150 < np.median(volume.array[:, 240:270, 240:270]) < 300
 
+    @pytest.mark.requirement("DICOM-READ-004")
     def test_tells_the_tilt_of_a_ct_gantry_and_its_uneven_slices(self, data_folder: Any) -> None:
         datasets = real_series(data_folder("dicom/ct_ge_tilt_irregular"))
         with pytest.raises(UnsupportedSeries, match=r"gantry tilt of 18\.5 degrees.*; and 14 uneven slice distances"):
@@ -243,12 +259,14 @@ class TestRealSeries:
             read_volume(datasets[:14])
         assert "uneven" not in even.value.found
 
+    @pytest.mark.requirement("DICOM-READ-005")
     def test_refuses_mosaics_and_segmentations_by_name(self, data_folder: Any) -> None:
         with pytest.raises(UnsupportedSeries, match="mosaic"):
             read_volume(real_series(data_folder("dicom/mr_siemens_7_transfer_syntaxes")))
         with pytest.raises(UnsupportedSeries, match="Segmentation Storage"):
             read_volume([dcmread(data_folder("dicom/ct_ge_3slice_seg_sr/seg.dcm"))])
 
+    @pytest.mark.requirement("DICOM-READ-003")
     def test_one_image_in_many_transfer_syntaxes_decodes_to_the_same_values(self, data_folder: Any) -> None:
         datasets = real_series(data_folder("dicom/mr_siemens_7_transfer_syntaxes"))
         decoded, refused = {}, {}
@@ -264,6 +282,7 @@ class TestRealSeries:
         assert all("gpl-codecs" in error.action for error in refused.values())
 
 
+@pytest.mark.requirement("DICOM-READ-003")
 def test_jpeg_extended_with_twelve_bits_is_refused_by_name() -> None:
     """Pillow says that it decodes this syntax, and does so with eight bits only."""
     if set(get_decoder(JPEGExtended12Bit).available_plugins) - {"pillow"}:

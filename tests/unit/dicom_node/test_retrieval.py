@@ -32,6 +32,7 @@ from domain.identifiers import InstanceUid
 from domain.series import InstanceReference
 
 
+@pytest.mark.requirement("DICOM-QR-027")
 @given(st.lists(st.tuples(st.integers(0, 99).map("1.2.{}".format), st.integers(0, 5).map("1.9.{}".format)), max_size=400))
 def test_no_pair_of_class_and_syntax_is_left_out_and_no_association_is_overloaded(pairs: list[tuple[str, str]]) -> None:
     batches = storage_batches(pairs)
@@ -58,6 +59,7 @@ def accepted(syntax: str, *, as_scu: bool = True) -> Any:
     return context
 
 
+@pytest.mark.requirement("DICOM-QR-020")
 def test_an_instance_goes_in_its_own_syntax_else_plain_else_not() -> None:
     own, plain, bare = accepted(JPEG2000Lossless), accepted(ExplicitVRLittleEndian), accepted(ImplicitVRLittleEndian)
     assert choose_context([bare, plain, own], MRImageStorage, JPEG2000Lossless) is own
@@ -72,6 +74,7 @@ def holding(uid: str) -> Holding:
     return Holding(InstanceReference(MRImageStorage, InstanceUid(uid), "sha256:" + "0" * 64), ExplicitVRLittleEndian)
 
 
+@pytest.mark.requirement("DICOM-QR-022")
 @pytest.mark.parametrize(
     ("statuses", "expected"),
     [
@@ -89,6 +92,7 @@ def test_the_final_status_follows_from_the_counts(statuses: list[int | None], ex
     assert (counts.remaining, counts.status) == (0, expected)
 
 
+@pytest.mark.requirement("DICOM-QR-022")
 def test_the_list_of_failures_fits_into_one_element_and_the_count_stays_true() -> None:
     counts = SubOperationCounts(remaining=3000)
     for number in range(3000):
@@ -108,6 +112,7 @@ def message(kind: type, **elements: int) -> Any:
     return made
 
 
+@pytest.mark.requirement("DICOM-QR-024")
 def test_a_cancel_holds_for_the_request_before_it_and_is_void_for_the_one_behind() -> None:
     cancellations, caller, other = Cancellations(), Caller(), Caller()
     ((_, note),) = cancellations.handlers()
@@ -120,6 +125,7 @@ def test_a_cancel_holds_for_the_request_before_it_and_is_void_for_the_one_behind
     assert not cancellations.asked(caller, 7)
 
 
+@pytest.mark.requirement("DICOM-PULL-004")
 def test_only_an_unreachable_peer_is_tried_again_with_longer_pauses() -> None:
     pauses: list[float] = []
     calls: list[int] = []
@@ -139,6 +145,7 @@ def test_only_an_unreachable_peer_is_tried_again_with_longer_pauses() -> None:
     assert len(pauses) == 3
 
 
+@pytest.mark.requirement("DICOM-PULL-003")
 def test_a_prior_is_earlier_or_has_no_date() -> None:
     current = RemoteStudy("1.1", study_date="20240305", study_time="101112")
     assert RemoteStudy("1.2", study_date="20240305", study_time="0900").precedes(current)
@@ -146,6 +153,7 @@ def test_a_prior_is_earlier_or_has_no_date() -> None:
     assert RemoteStudy("1.4").precedes(current)
 
 
+@pytest.mark.requirement("DICOM-QR-009")
 def test_an_identifier_takes_ranges_and_wildcards_and_names_its_character_set_only_where_needed() -> None:
     plain = identifier("STUDY", "StudyInstanceUID", StudyDate="20240101-", PatientName="Doe*")
     assert (plain.QueryRetrieveLevel, plain.StudyDate, plain.StudyInstanceUID) == ("STUDY", "20240101-", None)

@@ -49,6 +49,7 @@ def _listing(count: int) -> set[ListedInstance]:
     return {ListedInstance(SERIES, derive_uid("series", "instance", str(number))) for number in range(1, count + 1)}
 
 
+@pytest.mark.requirement("DICOM-MPPS-002")
 def test_a_series_whose_listed_instances_are_all_held_settles_at_once(site: Site) -> None:
     site.steps.create(STEP, (), source="CT1")
     site.land(range(3))
@@ -59,6 +60,7 @@ def test_a_series_whose_listed_instances_are_all_held_settles_at_once(site: Site
     assert site.settled() == []
 
 
+@pytest.mark.requirement("DICOM-MPPS-002")
 def test_a_series_that_lacks_listed_instances_waits_for_them_and_settles_with_the_last(site: Site) -> None:
     site.steps.create(STEP, (), source="CT1")
     site.steps.change(STEP, state=StepState.COMPLETED, listed=_listing(4))
@@ -76,6 +78,7 @@ def test_listed_instances_that_never_come_are_waited_for_six_times_as_long(site:
     assert site.settled_after(6 * QUIET_S)
 
 
+@pytest.mark.requirement("DICOM-MPPS-002")
 @pytest.mark.parametrize("state", [None, StepState.DISCONTINUED])
 def test_a_step_that_is_not_completed_leaves_the_usual_quiet(site: Site, state: StepState | None) -> None:
     site.steps.create(STEP, _listing(3), source="CT1")
@@ -101,6 +104,7 @@ def test_a_step_that_ended_stays_as_it_is(site: Site) -> None:
     assert site.settled() == [SERIES]
 
 
+@pytest.mark.requirement("DICOM-SETTLE-002")
 def test_a_declared_series_settles_at_once_and_only_as_it_stood(site: Site) -> None:
     site.land(range(2))
     declared = site.archive.declare_complete(SERIES, asked_by="test")
@@ -111,6 +115,7 @@ def test_a_declared_series_settles_at_once_and_only_as_it_stood(site: Site) -> N
     assert site.settled_after(QUIET_S)
 
 
+@pytest.mark.requirement("DICOM-SETTLE-002")
 def test_a_declaration_stands_above_a_listing(site: Site) -> None:
     site.steps.create(STEP, (), source="CT1")
     site.steps.change(STEP, state=StepState.COMPLETED, listed=_listing(9))

@@ -19,6 +19,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls"), "site")
 
 
+@pytest.mark.requirement("DICOM-TLS-001")
 def test_a_listener_speaks_only_the_suites_of_the_profile_and_asks_for_a_certificate(authority: Authority) -> None:
     ours = authority.issue("ours")
     context = server_context(certificate=ours.certificate, key=ours.key, client_ca=authority.certificate)
@@ -33,6 +34,7 @@ def test_without_authorities_for_clients_nobody_is_asked(authority: Authority) -
     assert server_context(certificate=ours.certificate, key=ours.key, client_ca=None).verify_mode is ssl.CERT_NONE
 
 
+@pytest.mark.requirement("DICOM-TLS-005")
 @pytest.mark.parametrize("fault", ["no certificate", "no key", "another key", "no PEM", "encrypted key"])
 def test_files_that_cannot_be_used_are_told_by_name_and_reason(authority: Authority, tmp_path: Path, fault: str) -> None:
     ours, other = authority.issue("one"), authority.issue("two")
@@ -61,6 +63,7 @@ def test_authorities_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         ClientTls(ca=tmp_path / "absent.pem").context()
 
 
+@pytest.mark.requirement("DICOM-TLS-005")
 def test_days_left_are_those_of_the_certificate_that_ends_first(authority: Authority, tmp_path: Path) -> None:
     chain = tmp_path / "chain.pem"
     chain.write_bytes(authority.issue("short", days=9).certificate.read_bytes() + authority.certificate.read_bytes())

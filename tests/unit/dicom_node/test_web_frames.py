@@ -40,12 +40,14 @@ def _given(ds: Dataset, numbers: list[int], accept: str = "") -> list[bytes]:
 _OCTETS = 'multipart/related; type="application/octet-stream"'
 
 
+@pytest.mark.requirement("DICOM-WEB-004")
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless])
 def test_decoded_frames_are_those_of_the_image_in_the_order_asked_for(syntax: str) -> None:
     given = _given(_multiframe(syntax), [3, 1], _OCTETS)
     assert [np.frombuffer(frame, "<u2").reshape(4, 6).tolist() for frame in given] == [_FRAMES[2].tolist(), _FRAMES[0].tolist()]
 
 
+@pytest.mark.requirement("DICOM-WEB-004")
 @pytest.mark.parametrize("table", ["basic", "empty", "fragments", "extended"])
 def test_compressed_frames_are_found_with_and_without_an_offset_table(table: str) -> None:
     ds = _multiframe(RLELossless)
@@ -93,6 +95,7 @@ def test_refuses_frames_that_do_not_exist_and_forms_that_cannot_be_made() -> Non
         choose_form(parse_accept("image/png"), JPEGBaseline8Bit)
 
 
+@pytest.mark.requirement("DICOM-WEB-005")
 def test_metadata_holds_what_json_cannot_say_by_its_address() -> None:
     ds = _multiframe()
     ds.add(DataElement(0x00189087, "FD", float("nan")))
@@ -116,6 +119,7 @@ def _grey(ds: Dataset, number: int = 1, **parameters: str) -> list[int]:
     return np.asarray(Image.open(BytesIO(render(ds, number, PNG, parse_rendering(parameters))))).ravel().tolist()
 
 
+@pytest.mark.requirement("DICOM-WEB-006")
 def test_a_picture_follows_window_rescale_and_photometric_interpretation() -> None:
     values = np.array([[0, 10, 20, 30]], np.uint16)
     ds = slice_dataset(1, values)

@@ -24,6 +24,7 @@ def _found(archive: Archive, level: str, *parameters: tuple[str, str], **path: s
     return search.page(archive.find(level, search.query.narrowing))[0]
 
 
+@pytest.mark.requirement("DICOM-WEB-001")
 def test_keywords_tags_lists_ranges_and_wildcards_match(archive: Archive) -> None:
     one, two = (str(series_datasets(1, name=name)[0].StudyInstanceUID) for name in ("one", "two"))
     assert len(_found(archive, "STUDY", ("StudyInstanceUID", f"{one},{two}"))) == 2
@@ -40,6 +41,7 @@ def test_a_parameter_narrows_what_the_path_names_and_never_widens_it(archive: Ar
     assert _found(archive, "IMAGE", ("StudyInstanceUID", two), StudyInstanceUID=one) == []
 
 
+@pytest.mark.requirement("DICOM-WEB-001")
 def test_a_count_that_its_level_does_not_have_is_told_and_does_not_empty_the_answer(archive: Archive) -> None:
     search = parse_search(
         "SERIES", {}, [("ModalitiesInStudy", "MR"), ("RequestAttributesSequence.ScheduledProcedureStepID", "1")]

@@ -33,6 +33,7 @@ def written(generated: GeneratedVolume | None = None, request_id: str = "request
     return through_part10(datasets)
 
 
+@pytest.mark.requirement("DICOM-OBJ-005")
 def test_what_is_written_reads_back_at_its_place_with_its_values() -> None:
     generated = generated_phantom()
     volume = read_volume(written(generated))
@@ -40,6 +41,7 @@ def test_what_is_written_reads_back_at_its_place_with_its_values() -> None:
     np.testing.assert_allclose(volume.array / 4095, generated.volume.array, atol=0.5 / 4095 + 1e-7)
 
 
+@pytest.mark.requirement("DICOM-OBJ-004")
 def test_the_same_request_gives_the_same_bytes_and_another_gives_other_uids() -> None:
     once, again = ([to_part10(ds) for ds in written()] for _ in range(2))
     assert once == again
@@ -47,6 +49,7 @@ def test_the_same_request_gives_the_same_bytes_and_another_gives_other_uids() ->
     assert len(uids) == 12
 
 
+@pytest.mark.requirement("DICOM-OBJ-002")
 def test_every_instance_says_that_it_is_synthetic_and_what_made_it() -> None:
     for number, ds in enumerate(written(), start=1):
         assert (ds.SyntheticData, ds.ContentQualification, list(ds.ImageType)) == (
@@ -67,6 +70,7 @@ def test_every_instance_says_that_it_is_synthetic_and_what_made_it() -> None:
         assert (ds.BurnedInAnnotation, ds.LossyImageCompression, ds.TimezoneOffsetFromUTC) == ("NO", "00", "+0000")
 
 
+@pytest.mark.requirement("DICOM-OBJ-002")
 def test_every_instance_refers_to_the_whole_source() -> None:
     source = source_series()
     for ds in written():
@@ -77,6 +81,7 @@ def test_every_instance_refers_to_the_whole_source() -> None:
         assert ds.StudiesContainingOtherReferencedInstancesSequence[0].StudyInstanceUID == source.study_uid
 
 
+@pytest.mark.requirement("DICOM-OBJ-003")
 def test_the_patient_is_ours_and_nothing_of_the_real_one_is_in_it() -> None:
     source = replace(
         source_series(), patient=PatientIdentifier("REAL-77", "urn:hospital"), birth_date="1950-01-02", description="secret"
@@ -89,6 +94,7 @@ def test_the_patient_is_ours_and_nothing_of_the_real_one_is_in_it() -> None:
     assert described.patient == PatientIdentifier(series_identity().patient.value, "urn:ours")
 
 
+@pytest.mark.requirement("DICOM-OBJ-005")
 @pytest.mark.parametrize(
     ("value", "kind"), [(np.nan, NonFiniteOutput), (np.inf, NonFiniteOutput), (1.5, GenerationError), (-0.2, GenerationError)]
 )
@@ -109,6 +115,7 @@ def test_refuses_another_modality_and_a_sheared_grid() -> None:
         written(replace(generated, volume=replace(generated.volume, affine_lps=sheared)))
 
 
+@pytest.mark.requirement("DICOM-OBJ-006")
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_an_enhanced_instance_holds_exactly_what_the_classic_series_holds(modality: str) -> None:
     generated = labelled_phantom(modality)
@@ -121,6 +128,7 @@ def test_an_enhanced_instance_holds_exactly_what_the_classic_series_holds(modali
     assert (enhanced.modality, enhanced.unit) == (classic.modality, classic.unit) == (modality, generated.volume.unit)
 
 
+@pytest.mark.requirement("DICOM-OBJ-005")
 def test_ct_is_stored_in_whole_hounsfield_units_and_metal_is_not_cut() -> None:
     generated = labelled_phantom("CT")
     generated.volume.array[0, 0, 0], generated.volume.array[0, 0, 1] = 30000.4, -1023.6
@@ -131,6 +139,7 @@ def test_ct_is_stored_in_whole_hounsfield_units_and_metal_is_not_cut() -> None:
         write_series(generated, series_identity(), source=source_series())
 
 
+@pytest.mark.requirement("DICOM-OBJ-006")
 def test_another_reader_places_an_enhanced_instance_where_we_do(tmp_path: Path) -> None:
     """highdicom reads functional groups on its own, and may order slices the other way round."""
     path = tmp_path / "enhanced.dcm"

@@ -132,6 +132,7 @@ def test_a_condition_that_ended_before_the_scan_is_past_and_one_that_ended_later
     assert values == {"Condition/before": "resolved", "Condition/after": None, "Condition/now": None}
 
 
+@pytest.mark.requirement("FHIR-CTX-001")
 def test_a_condition_recorded_after_the_scan_is_not_used_though_it_began_before():
     assert reasons_of(condition(recordedDate="2020-04-01")) == {"Condition: recorded after the imaging time": 1}
 
@@ -198,6 +199,7 @@ def test_needs_an_aware_imaging_time_and_a_long_salt():
         snapshot_digest([], salt=b"short")
 
 
+@pytest.mark.requirement("FHIR-CTX-001")
 @given(st.lists(st.tuples(st.integers(-900, 900), st.integers(-900, 900) | st.none()), max_size=12), st.randoms())
 def test_no_fact_from_the_future_is_ever_used_and_none_of_the_past_is_lost(times, rng):
     """Every observation is either used, with both its times at or before the scan, or counted as left out."""

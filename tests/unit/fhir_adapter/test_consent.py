@@ -37,6 +37,7 @@ def test_what_does_not_forbid_the_use_is_said_in_words(consents, words):
     assert check(*consents).startswith(words)
 
 
+@pytest.mark.requirement("FHIR-CTX-002")
 @pytest.mark.parametrize(
     "consent",
     [
@@ -54,6 +55,7 @@ def test_a_denial_in_force_forbids_the_use_even_beside_a_permission(consent):
         check(consent, *beside)
 
 
+@pytest.mark.requirement("FHIR-CTX-002")
 @pytest.mark.parametrize(
     "change",
     [
@@ -71,6 +73,7 @@ def test_a_consent_that_cannot_be_read_forbids_the_use(change):
         check(research_consent(**{"status": "active", **change}))
 
 
+@pytest.mark.requirement("FHIR-CTX-002")
 @pytest.mark.parametrize(
     "label", [("v3-Confidentiality", "R"), ("v3-Confidentiality", "V"), ("v3-ActCode", "NORELINK"), ("v3-ActCode", "NOREUSE")]
 )

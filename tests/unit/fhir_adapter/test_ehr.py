@@ -125,6 +125,7 @@ def test_a_store_that_stops_in_the_middle_gives_no_half_snapshot(store, answers)
         EhrReader(StopsInTheMiddle(store, answers), salt=SALT).snapshot("Patient/p1", SCAN)
 
 
+@pytest.mark.requirement("FHIR-REST-004")
 def test_logs_and_errors_hold_no_patient_data(store, reader):
     canary = "ZYXWVU-CANARY"
     person = patient(mrn=canary, name=[{"family": canary}], active=False, birthDate="1911-11-11")

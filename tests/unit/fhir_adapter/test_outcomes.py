@@ -13,6 +13,7 @@ from fhir_adapter.outcomes import error_classes, from_outcome, http_status, to_o
 CLASSES = list(error_classes())
 
 
+@pytest.mark.requirement("FHIR-RES-002")
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_each_error_renders_its_own_outcome_and_is_known_again(kind):
     error = kind("a thing", allowed="another", action="do this")

@@ -20,6 +20,7 @@ def signed() -> Dataset:
     return embed(make_instance("request-1", 1), JWS, "Provenance/1")
 
 
+@pytest.mark.requirement("PROV-DICOM-001")
 def test_what_was_embedded_is_read_back_also_where_its_vrs_were_lost(signed: Dataset) -> None:
     for ds in (signed, through_file(copy.deepcopy(signed)), through_file(copy.deepcopy(signed), ImplicitVRLittleEndian)):
         found = extract(ds)
@@ -42,6 +43,7 @@ def test_embedding_into_a_copy_leaves_the_original_alone(signed: Dataset) -> Non
     assert (found.jws, found.provenance_reference) == (JWS, "Provenance/1")
 
 
+@pytest.mark.requirement("PROV-DICOM-001")
 def test_the_block_stands_beside_the_block_of_somebody_else() -> None:
     ds = make_instance("request-1", 1)
     ds.private_block(PRIVATE_GROUP, "SOMEBODY ELSE", create=True).add_new(0x02, "LO", "theirs")
@@ -60,6 +62,7 @@ def test_refuses_what_is_no_jws() -> None:
         embed(make_instance("request-1", 1), "not a jws", "Provenance/1")
 
 
+@pytest.mark.requirement("PROV-DICOM-001")
 def test_nothing_can_hide_in_the_block(signed: Dataset) -> None:
     """The attributes' digest does not see the block, so it may hold nothing that we do not write."""
     signed.private_block(PRIVATE_GROUP, PRIVATE_CREATOR).add_new(0x05, "LT", "hidden")

@@ -61,6 +61,7 @@ def _datasets(draw: st.DrawFn, *, depth: int = 0) -> Dataset:
     return ds
 
 
+@pytest.mark.requirement("PROV-DIGEST-001")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(content=_datasets())
 def test_the_attributes_digest_does_not_depend_on_the_transfer_syntax(content: Dataset) -> None:
@@ -71,6 +72,7 @@ def test_the_attributes_digest_does_not_depend_on_the_transfer_syntax(content: D
         assert dataset_digest(through_file(copy.deepcopy(ds), transfer_syntax)) == before, transfer_syntax.name
 
 
+@pytest.mark.requirement("PROV-DIGEST-001")
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_attribute_that_is_changed_taken_out_or_added_changes_the_digest(data: st.DataObject) -> None:
@@ -143,6 +145,7 @@ def test_a_block_of_ours_inside_a_sequence_is_inside_the_digest() -> None:
     assert dataset_digest(ds) != before
 
 
+@pytest.mark.requirement("PROV-DIGEST-001")
 @pytest.mark.parametrize("transfer_syntax", [JPEG2000Lossless, RLELossless], ids=lambda uid: uid.name)
 def test_the_pixel_digest_survives_lossless_compression(transfer_syntax: str) -> None:
     ds = make_instance("request-1", 1)
@@ -164,6 +167,7 @@ def test_the_pixel_digest_is_the_one_of_the_little_endian_value() -> None:
     assert pixel_digest(big) == pixel_digest(ds)
 
 
+@pytest.mark.requirement("PROV-DIGEST-001")
 @settings(max_examples=30, deadline=None)
 @given(place=st.integers(0, 59), bit=st.integers(0, 7))
 def test_any_flipped_bit_changes_the_pixel_digest(place: int, bit: int) -> None:

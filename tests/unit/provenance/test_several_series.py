@@ -42,6 +42,7 @@ def false_claims(report: VerificationReport) -> set[str]:
     return {claim.name for claim in report.false}
 
 
+@pytest.mark.requirement("PROV-STATE-001")
 @pytest.mark.parametrize("summary", SummaryForm)
 def test_every_object_verifies_alone(summary: SummaryForm) -> None:
     for ds in published(summary):
@@ -79,6 +80,7 @@ def change_segment(ds: Dataset) -> None:
     ds.PixelData = bytes([ds.PixelData[0] ^ 1]) + ds.PixelData[1:]
 
 
+@pytest.mark.requirement("PROV-STATE-001")
 @pytest.mark.parametrize(
     ("place", "change", "claims"),
     [
@@ -131,6 +133,7 @@ def test_refuses_to_state_companions_that_cannot_be(change: dict[str, object], w
         to_claims(replace(made, companions=(wrong,)))
 
 
+@pytest.mark.requirement("PROV-STATE-001")
 def test_attestation_and_imaging_study_name_every_series() -> None:
     made = statement()
     receipts = (Receipt("pacs", "dicom", 8, NOW),)

@@ -45,6 +45,7 @@ def test_signing_twice_gives_the_same_bytes() -> None:
     assert KEY.sign(PAYLOAD, kind="test") == KEY.sign(dict(reversed(PAYLOAD.items())), kind="test")
 
 
+@pytest.mark.requirement("PROV-SIGN-001")
 def test_another_implementation_verifies_our_signature() -> None:
     public = ECKey.import_key(KEYS["keys"][0])
     assert jose.deserialize_compact(KEY.sign(PAYLOAD, kind="test"), public, algorithms=[ALGORITHM]).payload == canonical_json(
@@ -57,6 +58,7 @@ def test_a_payload_beyond_the_usual_limit_of_the_library_is_signed_and_verified(
     assert verify(KEY.sign(payload, kind="test"), KEYS, kind="test") == payload
 
 
+@pytest.mark.requirement("PROV-SIGN-001")
 @pytest.mark.parametrize(
     "header",
     [
@@ -76,11 +78,13 @@ def test_refuses_headers_that_are_not_ours(header: dict[str, object]) -> None:
         verify(_forged(header), KEYS, kind="test")
 
 
+@pytest.mark.requirement("PROV-SIGN-001")
 def test_refuses_alg_none_without_a_signature() -> None:
     with pytest.raises(VerificationFailed, match="none"):
         verify(_forged({"alg": "none", "kid": KEY.kid, "typ": "test"}, signature=""), KEYS, kind="test")
 
 
+@pytest.mark.requirement("PROV-SIGN-001")
 def test_refuses_the_public_key_used_as_an_hmac_secret() -> None:
     secret = OctKey.import_key(json.dumps(KEYS["keys"][0]))
     header = {"alg": "HS256", "kid": KEY.kid, "typ": "test"}
@@ -114,6 +118,7 @@ def test_refuses_a_signed_payload_that_is_not_canonical() -> None:
             verify(KEY.sign(payload, kind="test"), KEYS, kind="test")
 
 
+@pytest.mark.requirement("PROV-SIGN-001")
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_refuses_a_jws_that_is_cut_or_changed_anywhere(data: st.DataObject) -> None:

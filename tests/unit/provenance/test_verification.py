@@ -94,6 +94,7 @@ def _without_block(ds: Dataset, _published: Published) -> None:
     ds.remove_private_tags()
 
 
+@pytest.mark.requirement("PROV-VERIFY-002")
 @pytest.mark.parametrize(
     ("tamper", "claims"),
     [
@@ -125,6 +126,7 @@ def test_each_tampering_of_an_instance_is_told_by_its_own_claims(
     assert _false(report) == claims, report.to_json()
 
 
+@pytest.mark.requirement("PROV-STATE-001")
 def test_missing_doubled_and_foreign_instances_are_told(published: Published) -> None:
     first, *rest = published.datasets
     foreign = publish(KEY, "request-2").datasets[0]
@@ -133,6 +135,7 @@ def test_missing_doubled_and_foreign_instances_are_told(published: Published) ->
     assert "series-complete" in _false(verify_series([first, *rest, foreign], KEYS))
 
 
+@pytest.mark.requirement("PROV-VERIFY-002")
 @pytest.mark.parametrize(
     "edit",
     [
@@ -153,6 +156,7 @@ def test_each_edit_of_the_provenance_is_told(published: Published, edit: Callabl
     assert "provenance-signed" in _false(verify_instance(published.datasets[0], KEYS, edited))
 
 
+@pytest.mark.requirement("PROV-VERIFY-005")
 def test_what_a_fhir_server_adds_by_itself_changes_nothing(published: Published) -> None:
     stored = copy.deepcopy(published.provenance)
     stored["meta"].update(versionId="7", lastUpdated="2026-03-04T05:06:08Z", source="#abc")
@@ -182,6 +186,7 @@ def test_no_broken_object_raises(content: Any) -> None:
     assert not verify_provenance(content if isinstance(content, dict) else {}, KEYS).verdict
 
 
+@pytest.mark.requirement("FHIR-RES-003")
 def test_every_resource_is_valid_r4_and_names_no_real_patient_and_no_value(published: Published) -> None:
     for resource in published.resources:
         get_fhir_model_class(resource["resourceType"]).model_validate(resource)
@@ -191,6 +196,7 @@ def test_every_resource_is_valid_r4_and_names_no_real_patient_and_no_value(publi
     assert str(REAL_VALUE) not in everything
 
 
+@pytest.mark.requirement("FHIR-RES-003")
 def test_references_of_the_resources_hold_among_themselves(published: Published) -> None:
     """HAPI enforces referential integrity on write."""
     known = {f"{one['resourceType']}/{one['id']}" for one in published.resources}
@@ -216,6 +222,7 @@ def test_attesting_again_gives_the_same_bytes_and_a_partial_publication_is_refus
         attest(published.statement, short, make_card(), KEY, now=NOW, organization="x")
 
 
+@pytest.mark.requirement("PROV-VERIFY-004")
 def test_verification_needs_no_torch() -> None:
     code = "import sys, provenance.verification; print(sorted({'torch', 'monai', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -104,6 +104,7 @@ def test_the_same_series_state_asks_for_the_same_requests_and_another_state_for_
     assert len({request.seed for request in first}) == 3
 
 
+@pytest.mark.requirement("DICOM-WEB-013")
 def test_token_is_asked_for_everywhere_but_health_and_public_keys(tmp_path: Path) -> None:
     settings: Settings = load_settings(storage={"folder": str(tmp_path / "data")}, http={"host": "0.0.0.0", "token": "letmein"})
     with open_site(settings) as guarded, TestClient(create_app(guarded)) as caller:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from domain.generation import Receipt
 from veraicon.artifacts import json_codec, save
 from veraicon.node_services import report_addresses, unheard_destinations
@@ -42,6 +44,7 @@ def _settings(folder: Path) -> Settings:
     return load_settings(path)
 
 
+@pytest.mark.requirement("DICOM-SC-004")
 def test_reports_can_be_brought_to_sources_with_a_port_and_to_destinations(tmp_path: Path) -> None:
     addresses = report_addresses(_settings(tmp_path))
     assert {title: (peer.host, peer.port) for title, peer in addresses.items()} == {

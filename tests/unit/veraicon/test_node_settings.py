@@ -61,6 +61,7 @@ def test_peers_with_tls_show_our_certificate_and_others_do_not() -> None:
     assert peer_of(pacs.model_copy(update={"tls": False}), node).tls is None
 
 
+@pytest.mark.requirement("DICOM-TLS-005")
 @pytest.mark.parametrize(
     ("days", "ok", "said"), [(200, True, "200 days left"), (5, True, "renew it soon"), (-3, False, "expired")]
 )

@@ -9,6 +9,7 @@ from veraicon.peers import move_destinations, named_peer, peers_of
 from veraicon.settings import Settings
 
 
+@pytest.mark.requirement("DICOM-QR-025")
 def test_destinations_and_sources_with_a_port_are_peers_and_move_destinations() -> None:
     settings = Settings(
         sources=[

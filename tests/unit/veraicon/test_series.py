@@ -35,6 +35,7 @@ def site(config: Path) -> Iterator[Site]:
         yield opened
 
 
+@pytest.mark.requirement("DICOM-SETTLE-002")
 def test_http_settles_a_held_series_for_whoever_has_the_token(site: Site) -> None:
     with TestClient(create_app(site)) as client:
         assert client.post(f"/series/{SERIES}/settle").status_code == 401
@@ -49,6 +50,7 @@ def test_http_settles_a_held_series_for_whoever_has_the_token(site: Site) -> Non
     assert [found.series_uid for found in site.archive.unannounced(3600)] == [SERIES]
 
 
+@pytest.mark.requirement("DICOM-SETTLE-002")
 def test_the_command_settles_a_held_series(site: Site, config: Path) -> None:
     command = [sys.executable, "-m", "veraicon", "--config", str(config), "series", "settle", SERIES, "--json"]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
