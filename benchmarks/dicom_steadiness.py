@@ -24,9 +24,9 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.dicom_throughput import free_port, make_files, our_receiver, send
+from dicom_node.calling.sending import store
 from dicom_node.presentation import verification_contexts
 from dicom_node.scu import Peer, association
-from dicom_node.sending import store
 from domain.errors import VeraiconError
 from tests.builders_dicom import series_datasets
 from tests.peers.dcmtk import running_storescp

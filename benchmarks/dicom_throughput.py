@@ -25,9 +25,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dicom_node.files import to_part10
+from dicom_node.calling.sending import store
+from dicom_node.holding.files import to_part10
 from dicom_node.scu import Peer
-from dicom_node.sending import store
 from tests.builders_dicom import slice_dataset
 from tests.peers.dcmtk import find_dcmtk, running_storescp
 from tests.peers.orthanc import running_orthanc

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from dicom_node.file_set import write_file_set
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
+from dicom_node.objects.file_set import write_file_set
 from dicom_node.writing import ImageForm, SummaryForm, write_series
 from provenance.signing import SigningKey
 from tests.builders_dicom import generated_phantom, series_identity, source_series

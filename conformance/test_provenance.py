@@ -15,8 +15,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
-from dicom_node.files import to_part10
-from dicom_node.sending import store
+from dicom_node.calling.sending import store
+from dicom_node.holding.files import to_part10
 from dicom_node.writing import write_series
 from provenance.as_dicom import embed
 from provenance.as_fhir import imaging_study

@@ -21,12 +21,12 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
-from dicom_node.entities import Entity
-from dicom_node.files import DurableFile, digest_of, make_folders, remove_leftovers, series_digest, write_durably
-from dicom_node.headers import PARSE_ERRORS, InstanceHeader, read_header
-from dicom_node.index import Holding, Index, Landing
+from dicom_node.holding.entities import Entity
+from dicom_node.holding.files import DurableFile, digest_of, make_folders, remove_leftovers, series_digest, write_durably
+from dicom_node.holding.headers import PARSE_ERRORS, InstanceHeader, read_header
+from dicom_node.holding.index import Holding, Index, Landing
+from dicom_node.holding.settling import COMPLETE_QUIET_S, Declared, Settling, quiet_needed_s
 from dicom_node.reading import describe_series
-from dicom_node.settling import COMPLETE_QUIET_S, Declared, Settling, quiet_needed_s
 from dicom_node.tables import InstanceRow
 from domain.errors import UnreadableInstance, VeraiconError
 from domain.identifiers import InstanceUid
@@ -82,7 +82,7 @@ class Archive:
     Parameters
     ----------
     engine : Engine
-        Database of the index, see `dicom_node.index.Index`.
+        Database of the index, see `dicom_node.holding.index.Index`.
     folder : Path
         Where the bytes lie: ``instances`` (held and conflicting), ``refused``, ``incoming`` (not whole yet).
     min_free_bytes : int
@@ -256,7 +256,7 @@ class Archive:
         ]
 
     def declare_complete(self, series_uid: str, *, asked_by: str) -> Declared:
-        """Note that a held series is complete as it stands now, see `dicom_node.settling.Settling.declare_complete`."""
+        """Note that a held series is complete as it stands now, see `dicom_node.holding.settling.Settling.declare_complete`."""
         return self._settling.declare_complete(series_uid, asked_by=asked_by)
 
     def announce(self, series_uid: str, series_digest: str) -> bool:
@@ -264,7 +264,7 @@ class Archive:
         return self._index.announced(series_uid, series_digest)
 
     def find(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> list[Entity]:
-        """Return entities of a query level, narrowed by exact values, see `dicom_node.index.Index.entities`."""
+        """Return entities of a query level, narrowed by exact values, see `dicom_node.holding.index.Index.entities`."""
         return self._index.entities(level, narrowing, counted=counted)
 
     def search(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> Iterator[Entity]:

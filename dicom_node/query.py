@@ -18,10 +18,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from dicom_node.character_sets import answering_set
-from dicom_node.entities import Entity
-from dicom_node.headers import text_of
-from dicom_node.matching import matches, moment_matches
+from dicom_node.holding.entities import Entity
+from dicom_node.holding.headers import text_of
+from dicom_node.querying.character_sets import answering_set
+from dicom_node.querying.matching import matches, moment_matches
 from domain.errors import RequestInvalid
 
 

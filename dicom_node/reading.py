@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
-from dicom_node.describing import describe_series
-from dicom_node.frames import Frame, classic_frame, mixed, require_one_kind, require_one_plane
-from dicom_node.geometry import stack_geometry
-from dicom_node.headers import text_of
-from dicom_node.multiframe import ENHANCED, enhanced_frames, in_order
-from dicom_node.pixels import decode_pixels, is_padding
+from dicom_node.holding.headers import text_of
+from dicom_node.volumes.describing import describe_series
+from dicom_node.volumes.frames import Frame, classic_frame, mixed, require_one_kind, require_one_plane
+from dicom_node.volumes.geometry import stack_geometry
+from dicom_node.volumes.multiframe import ENHANCED, enhanced_frames, in_order
+from dicom_node.volumes.pixels import decode_pixels, is_padding
 from domain.errors import IncompleteSeries, UnreadableInstance, UnsupportedSeries
 from domain.volume import FloatArray, Volume
 
@@ -54,7 +54,7 @@ def read_volume(datasets: Sequence[Dataset]) -> Volume:
         tilted, mixed, a single slice, no MR or CT, without geometry, with a lookup table, or compressed in a way that nothing
         here decodes.
     IncompleteSeries
-        If slices or parts of a concatenation are missing, doubled or unevenly spaced (tolerances: `dicom_node.geometry`).
+        If slices or parts of a concatenation are missing, doubled or unevenly spaced (tolerances: `volumes.geometry`).
     UnreadableInstance
         If Pixel Data or functional groups are damaged.
 

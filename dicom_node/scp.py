@@ -16,18 +16,18 @@ from typing import Any
 import structlog
 from pynetdicom import AE, evt
 
-from dicom_node import pynetdicom_mends
 from dicom_node.archive import Archive
-from dicom_node.associations import AuditTrail, Refusal, SourcePolicy, decide, plain_address
-from dicom_node.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.listening import BoundedServer
+from dicom_node.association import pynetdicom_mends
+from dicom_node.association.listening import BoundedServer
+from dicom_node.association.policy import AuditTrail, Refusal, SourcePolicy, decide, plain_address
+from dicom_node.association.tls import subject_of
+from dicom_node.holding.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.scu import Peer
 from dicom_node.services.find import FindService
 from dicom_node.services.retrieve import RetrieveService
 from dicom_node.services.service import Service
 from dicom_node.services.storage import StorageService
 from dicom_node.services.verification import VerificationService
-from dicom_node.tls import subject_of
 from domain.errors import ConfigurationError
 
 _log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class StorageNode:
     host, port : str, int or None
         Where to listen; port 0 takes a free one, see `port`; None listens over TLS only.
     tls, tls_port : ssl.SSLContext or None, int
-        How and where to listen over TLS, see `dicom_node.tls.server_context`; None does not.
+        How and where to listen over TLS, see `dicom_node.association.tls.server_context`; None does not.
     services : sequence of Service
         Beside Verification, Storage, Query and Retrieve, which every node offers.
     audit : AuditTrail or None
@@ -65,7 +65,7 @@ class StorageNode:
     maximum_pdu : int
         Longest PDU that we take, bytes; longer ones end the connection.
     maximum_associations : int
-        At the same time; connections without association have bounds of their own (`dicom_node.listening`).
+        At the same time; connections without association have bounds of their own (`dicom_node.association.listening`).
     acse_timeout_s, dimse_timeout_s, network_timeout_s : float
         For an association request after the connection and for the TLS handshake (the ARTIM timer), for an answer within an
         association, for any sign of life.

@@ -17,11 +17,11 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node import pynetdicom_mends
-from dicom_node.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.association import pynetdicom_mends
+from dicom_node.association.tls import ClientTls
+from dicom_node.holding.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.presentation import FIND_CLASSES, find_contexts, verification_contexts
 from dicom_node.statuses import Status, in_words
-from dicom_node.tls import ClientTls
 from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable
 
 _log = structlog.get_logger(__name__)

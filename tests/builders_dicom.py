@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 from sqlmodel import create_engine
 
 from dicom_node.archive import Archive
-from dicom_node.files import file_meta, to_part10
+from dicom_node.holding.files import file_meta, to_part10
 from dicom_node.tables import metadata
 from dicom_node.writing import SeriesIdentity
 from domain.generation import ConditioningRecord, ExecutionEnvironment, GeneratedVolume, ModelIdentity

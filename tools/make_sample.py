@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
 from dicom_node.writing import SeriesIdentity, write_series
 from domain.clinical import ClinicalContext
 from domain.generation import GeneratedVolume

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from dicom_node.archive import Archive
-from dicom_node.files import series_digest
+from dicom_node.holding.files import series_digest
 from domain.clinical import ClinicalFact, Coding
 from domain.errors import RequestInvalid
 from domain.generation import GenerationRequest

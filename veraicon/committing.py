@@ -11,9 +11,9 @@ import sqlalchemy as sa
 import structlog
 from pydicom import Dataset
 
-from dicom_node.commitment import CommitmentReport, CommitmentRequest, named_instances
-from dicom_node.commitment_records import SentCommitments
-from dicom_node.committing import request_commitment
+from dicom_node.commitment.messages import CommitmentReport, CommitmentRequest, named_instances
+from dicom_node.commitment.records import SentCommitments
+from dicom_node.commitment.requesting import request_commitment
 from dicom_node.scu import Peer
 from dicom_node.statuses import in_words
 from domain.errors import PeerRefused, PublicationError

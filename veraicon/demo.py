@@ -23,9 +23,9 @@ import httpx
 from pydicom import Dataset, dcmread
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dicom_node.calling.sending import store
 from dicom_node.reading import read_volume
 from dicom_node.scu import Peer
-from dicom_node.sending import store
 from domain.errors import AttemptsExhausted, PeerUnreachable, RequestInvalid, VerificationFailed
 from domain.findings import QualityReport
 from domain.pairing import PairedContext

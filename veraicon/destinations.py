@@ -11,11 +11,11 @@ from typing import Protocol
 from pydicom import Dataset
 
 from dicom_node.archive import Archive
-from dicom_node.files import to_part10
+from dicom_node.calling.sending import store
+from dicom_node.holding.files import to_part10
 from dicom_node.scu import Peer
-from dicom_node.sending import store
-from dicom_node.web_peer import WebPeer
-from dicom_node.web_peer import store as web_store
+from dicom_node.web.peer import WebPeer
+from dicom_node.web.peer import store as web_store
 from domain.generation import Receipt
 from veraicon.committing import Committer
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from dicom_node.association.tls import days_left
 from dicom_node.scu import Peer, echo
-from dicom_node.tls import days_left
-from dicom_node.web_peer import WebPeer, probe
+from dicom_node.web.peer import WebPeer, probe
 from domain.errors import ConfigurationError, VeraiconError, WeightsRejected
 from fhir_adapter.client import FhirClient
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from dicom_node.associations import AuditTrail
-from dicom_node.commitment_records import ReceivedCommitments, SentCommitments
-from dicom_node.commitment_reporter import CommitmentReporter
-from dicom_node.procedure_steps import ProcedureSteps
+from dicom_node.association.policy import AuditTrail
+from dicom_node.commitment.records import ReceivedCommitments, SentCommitments
+from dicom_node.commitment.reporter import CommitmentReporter
+from dicom_node.holding.procedure_steps import ProcedureSteps
 from dicom_node.scu import Peer
 from dicom_node.services.commitment import CommitmentService
 from dicom_node.services.procedure_step import ProcedureStepService

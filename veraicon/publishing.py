@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 
-from dicom_node.files import to_part10, write_durably
+from dicom_node.holding.files import to_part10, write_durably
 from dicom_node.writing import (
     ImageForm,
     SeriesIdentity,

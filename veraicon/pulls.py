@@ -9,10 +9,10 @@ from functools import partial
 
 import structlog
 
-from dicom_node import locating
 from dicom_node.archive import Archive
-from dicom_node.locating import RemoteSeries, RemoteStudy
-from dicom_node.pulling import PullCounts, pull_by_get, pull_by_move, with_retries
+from dicom_node.calling import locating
+from dicom_node.calling.locating import RemoteSeries, RemoteStudy
+from dicom_node.calling.pulling import PullCounts, pull_by_get, pull_by_move, with_retries
 from dicom_node.scu import Peer
 from domain.errors import IncompleteSeries, PeerRefused, RequestInvalid
 

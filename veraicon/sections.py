@@ -121,7 +121,9 @@ class DicomWebSettings(_Section):
     """A PACS that speaks DICOMweb: it gets what we publish where it does not speak DIMSE."""
 
     name: str = Field(description="how we call it")
-    url: str = Field(description="root of its DICOMweb service such as https://pacs.example/dicom-web", pattern=r"^https?://[^/]")
+    url: str = Field(
+        description="root of its DICOMweb service such as https://pacs.example/dicom-web", pattern=r"^https?://[^/]"
+    )
     token: SecretStr = Field(SecretStr(""), description="bearer token for it; empty: none")
     timeout_s: float = Field(30.0, gt=0, description="for the connection, and for each wait for bytes")
     qido_prefix: str = Field("", description="path of its search service below url; empty: url itself")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dicom_node.archive import Archive
-from dicom_node.files import series_digest
+from dicom_node.holding.files import series_digest
 from dicom_node.reading import read_volume
 from domain.attestation import Attestation
 from domain.errors import IncompleteSeries

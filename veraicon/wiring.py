@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from dicom_node.archive import Archive
-from dicom_node.associations import SourcePolicy
+from dicom_node.association.policy import SourcePolicy
+from dicom_node.association.tls import ClientTls, server_context
 from dicom_node.scu import Peer
-from dicom_node.tls import ClientTls, server_context
-from dicom_node.web_peer import WebPeer
+from dicom_node.web.peer import WebPeer
 from dicom_node.writing import ImageForm, SummaryForm
 from domain.findings import QualityReport
 from domain.generation import Publication

@@ -10,8 +10,8 @@ from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import _STORAGE_CLASSES as _STORAGE
 
-from dicom_node.associations import AuditTrail
-from dicom_node.commitment import commitment_contexts
+from dicom_node.association.policy import AuditTrail
+from dicom_node.commitment.messages import commitment_contexts
 from dicom_node.presentation import (
     FIND_CLASSES,
     GET_CLASSES,

@@ -8,7 +8,7 @@ from dicom_node.conformance.answers import CONTRACTS
 from dicom_node.conformance.contexts import NamedContext, accepted, activities, syntax_name
 from dicom_node.conformance.document import Section, Table
 from dicom_node.conformance.facts import Facts
-from dicom_node.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.holding.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.scu import MAXIMUM_PDU
 from dicom_node.statuses import Status
 from domain.errors import PeerRefused, RequestInvalid, StorageExhausted, UnreadableInstance, VeraiconError
@@ -113,7 +113,7 @@ def _specification(facts: Facts) -> Section:
 
 
 def _rejections() -> Iterator[tuple[str, str, str, str]]:
-    """PS3.8 table 9-21, as `dicom_node.associations` uses it."""
+    """PS3.8 table 9-21, as `dicom_node.association.policy` uses it."""
     permanent, transient = "1, rejected-permanent", "2, rejected-transient"
     user, presentation = "1, service-user", "3, service-provider (presentation related)"
     yield permanent, user, "7, called-AE-title-not-recognized", "another called AE title than ours"

@@ -6,9 +6,9 @@ from dicom_node.conformance.contexts import storage_classes
 from dicom_node.conformance.document import Section, Table, not_supported
 from dicom_node.conformance.facts import Facts
 from dicom_node.conformance.objects import CREATED_CLASSES
-from dicom_node.multiframe import ENHANCED
 from dicom_node.presentation import FIND_CLASSES, GET_CLASSES, MOVE_CLASSES
 from dicom_node.reading import CLASSIC
+from dicom_node.volumes.multiframe import ENHANCED
 
 _YES, _NO = "Y", "N"
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.tag import Tag
 
-from dicom_node.commitment import FailureReason
+from dicom_node.commitment.messages import FailureReason
 from dicom_node.conformance.contexts import syntax_name
 from dicom_node.conformance.document import Section, Table, not_supported
 from dicom_node.conformance.facts import Facts
 from dicom_node.conformance.web import web_services
-from dicom_node.file_set import FILE_SET_ID
+from dicom_node.holding.procedure_steps import StepState
+from dicom_node.objects.file_set import FILE_SET_ID
 from dicom_node.presentation import RECEIVED_SYNTAXES, UNCOMPRESSED
-from dicom_node.procedure_steps import StepState
 from dicom_node.query import UNIQUE_KEYS, Root, known_keys
 from dicom_node.services.procedure_step import REQUIRED
 from dicom_node.statuses import STORE_WARNINGS, in_words
-from dicom_node.web_query import ONLY_AT
+from dicom_node.web.query import ONLY_AT
 
-# How `dicom_node.matching` compares, by VR.
+# How `dicom_node.querying.matching` compares, by VR.
 _MATCHING = {
     "UI": "single value, list of UIDs, universal",
     "DA": "single value, range, universal",

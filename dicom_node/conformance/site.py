@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dicom_node.association.tls import SUITES_OF_TLS_1_2
 from dicom_node.conformance.document import Section, Table, not_supported
 from dicom_node.conformance.facts import Facts, NodeFacts
-from dicom_node.tls import SUITES_OF_TLS_1_2
 
 
 def configuration(facts: Facts) -> Section:

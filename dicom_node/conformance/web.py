@@ -8,9 +8,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dicom_node.conformance.contexts import syntax_name
 from dicom_node.conformance.document import Section, Table, not_supported
 from dicom_node.conformance.facts import WebFacts
-from dicom_node.media_types import DICOM, DICOM_JSON, ENCODABLE, OCTETS, image_type
-from dicom_node.rendering import RENDERED_TYPES
-from dicom_node.web_query import MAXIMUM_PAGE, RETURNED
+from dicom_node.web.media_types import DICOM, DICOM_JSON, ENCODABLE, OCTETS, image_type
+from dicom_node.web.query import MAXIMUM_PAGE, RETURNED
+from dicom_node.web.rendering import RENDERED_TYPES
 
 
 def web_services(number: str, web: WebFacts) -> Section:

@@ -18,7 +18,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
-from dicom_node.files import file_meta
+from dicom_node.holding.files import file_meta
 from dicom_node.identity import SeriesIdentity
 from domain.generation import GeneratedVolume, ModelIdentity
 from domain.series import ImagingSeries

@@ -10,19 +10,19 @@ from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.associations import AuditTrail
-from dicom_node.commitment import (
+from dicom_node.association.notifications import notifications_of
+from dicom_node.association.policy import AuditTrail
+from dicom_node.commitment.messages import (
     REQUEST_COMMITMENT,
     WELL_KNOWN_INSTANCE,
     CommitmentReport,
     commitment_contexts,
     read_request,
 )
-from dicom_node.commitment_records import ReceivedCommitments, ReceivedRequest, SentCommitments
-from dicom_node.commitment_reporter import CommitmentReporter
-from dicom_node.committing import report_of
-from dicom_node.headers import PARSE_ERRORS
-from dicom_node.notifications import notifications_of
+from dicom_node.commitment.records import ReceivedCommitments, ReceivedRequest, SentCommitments
+from dicom_node.commitment.reporter import CommitmentReporter
+from dicom_node.commitment.requesting import report_of
+from dicom_node.holding.headers import PARSE_ERRORS
 from dicom_node.services.service import Handler
 from dicom_node.statuses import NormalizedStatus
 from domain.errors import UnreadableInstance

@@ -9,14 +9,14 @@ from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.archive import Archive
-from dicom_node.associations import AuditTrail
-from dicom_node.headers import PARSE_ERRORS
+from dicom_node.association.policy import AuditTrail
+from dicom_node.association.watchdog import await_room
+from dicom_node.holding.headers import PARSE_ERRORS
 from dicom_node.presentation import FIND_CLASSES, GET_CLASSES, MOVE_CLASSES, find_contexts
 from dicom_node.query import Root, answer, parse_find, select
 from dicom_node.services.cancelling import Cancellations
 from dicom_node.services.service import Handler, Response, refused_query
 from dicom_node.statuses import Status
-from dicom_node.watchdog import await_room
 from domain.errors import VeraiconError
 
 # What may be granted of the application information that a caller proposes, octet by octet.

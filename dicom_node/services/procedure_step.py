@@ -11,10 +11,10 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import ModalityPerformedProcedureStep
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.associations import AuditTrail
-from dicom_node.headers import PARSE_ERRORS
+from dicom_node.association.policy import AuditTrail
+from dicom_node.holding.headers import PARSE_ERRORS
+from dicom_node.holding.procedure_steps import Change, ProcedureSteps, StepState, read_listing
 from dicom_node.presentation import UNCOMPRESSED
-from dicom_node.procedure_steps import Change, ProcedureSteps, StepState, read_listing
 from dicom_node.services.service import Handler
 from dicom_node.statuses import NormalizedStatus
 from domain.errors import UnreadableInstance

@@ -1,6 +1,6 @@
 """Retrieve as SCP (PS3.4 C.4.2, C.4.3): C-GET and C-MOVE over the archive, in the Patient Root and Study Root models.
 
-Both operations are answered here, message by message, in place of pynetdicom (see `dicom_node.pynetdicom_mends.take_over`).
+Both operations are answered here, message by message, in place of pynetdicom (see `pynetdicom_mends.take_over`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node import pynetdicom_mends
 from dicom_node.archive import Archive
-from dicom_node.associations import AuditTrail
-from dicom_node.headers import PARSE_ERRORS
-from dicom_node.index import Holding
+from dicom_node.association import pynetdicom_mends
+from dicom_node.association.policy import AuditTrail
+from dicom_node.association.watchdog import has_ended
+from dicom_node.holding.headers import PARSE_ERRORS
+from dicom_node.holding.index import Holding
 from dicom_node.presentation import GET_CLASSES, MOVE_CLASSES, UNCOMPRESSED, retrieve_contexts
 from dicom_node.query import Root, parse_get
 from dicom_node.scu import Peer
@@ -38,7 +39,6 @@ from dicom_node.services.sub_operations import (
     move_destination,
 )
 from dicom_node.statuses import Status, status_of
-from dicom_node.watchdog import has_ended
 from domain.errors import PeerRefused, RequestInvalid, VeraiconError
 
 _log = structlog.get_logger(__name__)

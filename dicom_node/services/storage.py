@@ -11,11 +11,11 @@ from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node import wire
 from dicom_node.archive import Archive
-from dicom_node.associations import AssociationRecord, AuditTrail
-from dicom_node.direct_storage import DirectStorage
-from dicom_node.files import DurableFile, part10_head
+from dicom_node.association import wire
+from dicom_node.association.direct_storage import DirectStorage
+from dicom_node.association.policy import AssociationRecord, AuditTrail
+from dicom_node.holding.files import DurableFile, part10_head
 from dicom_node.services.service import Handler
 from dicom_node.statuses import Status, status_of
 from domain.errors import UnreadableInstance, VeraiconError
@@ -25,9 +25,9 @@ _log = structlog.get_logger(__name__)
 
 
 class StorageService:
-    """Answers C-STORE, in the thread that reads it (`dicom_node.direct_storage`).
+    """Answers C-STORE, in the thread that reads it (`dicom_node.association.direct_storage`).
 
-    It lists no context: the unrestricted storage service (see `dicom_node.pynetdicom_mends.configure`) accepts each storage
+    It lists no context: the unrestricted storage service (see `pynetdicom_mends.configure`) accepts each storage
     class, private and future ones too, in the first transfer syntax that the requestor proposes. Bytes are kept as they come;
     whether a codec is installed is a question of reading.
     """

@@ -16,14 +16,14 @@ from typing import Any, Protocol
 import structlog
 
 from dicom_node.archive import Archive
-from dicom_node.delivery import MESSAGE_IDS, choose_context, deliver, encoded_for
-from dicom_node.direct_sending import DirectSender, direct_sender
-from dicom_node.headers import PARSE_ERRORS
-from dicom_node.index import Holding
+from dicom_node.association.direct_sending import DirectSender, direct_sender
+from dicom_node.association.watchdog import Movement, has_ended
+from dicom_node.calling.delivery import MESSAGE_IDS, choose_context, deliver, encoded_for
+from dicom_node.holding.headers import PARSE_ERRORS
+from dicom_node.holding.index import Holding
 from dicom_node.presentation import StorageBatch, storage_batches
 from dicom_node.scu import Peer, association
 from dicom_node.statuses import STORE_WARNINGS, Status
-from dicom_node.watchdog import Movement, has_ended
 from domain.errors import PeerAnswerInvalid, PeerError, PeerRefused, PeerUnreachable, VeraiconError
 
 _log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.associations import AuditTrail
+from dicom_node.association.policy import AuditTrail
 from dicom_node.presentation import verification_contexts
 from dicom_node.services.service import Handler
 from dicom_node.statuses import Status

@@ -18,8 +18,9 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 from sqlalchemy import Engine
 
 from dicom_node.archive import Archive
-from dicom_node.associations import AuditTrail
-from dicom_node.commitment import (
+from dicom_node.association.policy import AuditTrail
+from dicom_node.calling.sending import store
+from dicom_node.commitment.messages import (
     WELL_KNOWN_INSTANCE,
     CommitmentReport,
     CommitmentRequest,
@@ -29,12 +30,11 @@ from dicom_node.commitment import (
     report_dataset,
     request_dataset,
 )
-from dicom_node.commitment_records import ReceivedCommitments, ReceivedRequest, SentCommitments
-from dicom_node.commitment_reporter import CommitmentReporter
-from dicom_node.committing import CommitmentAnswer, request_commitment, send_report
+from dicom_node.commitment.records import ReceivedCommitments, ReceivedRequest, SentCommitments
+from dicom_node.commitment.reporter import CommitmentReporter
+from dicom_node.commitment.requesting import CommitmentAnswer, request_commitment, send_report
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, echo
-from dicom_node.sending import store
 from dicom_node.services.commitment import CommitmentService
 from domain.errors import PeerRefused
 from domain.identifiers import derive_uid
@@ -283,7 +283,7 @@ def _attempts(folder: Path) -> int:
 _KILLED = """
 import sys
 from pathlib import Path
-from dicom_node.commitment_reporter import CommitmentReporter
+from dicom_node.commitment.reporter import CommitmentReporter
 from tests.integration.test_commitment import running_node
 # The power fails after Success is answered and before the report goes out; here the report waits until it does.
 CommitmentReporter.offer = lambda *_: None

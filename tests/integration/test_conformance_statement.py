@@ -28,7 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 from dicom_node.archive import Archive
 from dicom_node.conformance.contexts import accepted, storage_classes
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
 from dicom_node.presentation import RECEIVED_SYNTAXES
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, find

@@ -15,8 +15,8 @@ from pynetdicom.sop_class import ModalityWorklistInformationFind, Verification
 from structlog.testing import capture_logs
 
 from dicom_node.archive import Archive
-from dicom_node.associations import SourcePolicy
-from dicom_node.files import to_part10
+from dicom_node.association.policy import SourcePolicy
+from dicom_node.holding.files import to_part10
 from dicom_node.presentation import verification_contexts
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, echo

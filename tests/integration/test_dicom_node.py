@@ -18,11 +18,11 @@ from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 
 from dicom_node.archive import Archive
-from dicom_node.associations import SourcePolicy
-from dicom_node.files import digest_of, to_part10
+from dicom_node.association.policy import SourcePolicy
+from dicom_node.calling.sending import store
+from dicom_node.holding.files import digest_of, to_part10
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, echo, find
-from dicom_node.sending import store
 from dicom_node.writing import write_series
 from domain.errors import PeerRefused, PeerUnreachable, PublicationError
 from tests.builders_dicom import generated_phantom, new_archive, series_datasets, series_identity, source_series

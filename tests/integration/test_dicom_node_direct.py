@@ -14,13 +14,13 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import Verification
 
-from dicom_node import wire
 from dicom_node.archive import Archive
-from dicom_node.direct_sending import direct_sender
-from dicom_node.files import part10_head, to_part10
+from dicom_node.association import wire
+from dicom_node.association.direct_sending import direct_sender
+from dicom_node.calling.sending import store
+from dicom_node.holding.files import part10_head, to_part10
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, association, echo
-from dicom_node.sending import store
 from domain.errors import PublicationError
 from tests.builders_dicom import new_archive, series_datasets
 

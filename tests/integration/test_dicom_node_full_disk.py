@@ -13,7 +13,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from dicom_node.archive import Archive
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, echo
 from tests.builders_dicom import new_archive, slice_dataset

@@ -24,13 +24,13 @@ from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.transport import AssociationSocket
 
-from dicom_node import pynetdicom_mends
 from dicom_node.archive import Archive
-from dicom_node.files import to_part10
+from dicom_node.association import pynetdicom_mends
+from dicom_node.calling.sending import store
+from dicom_node.holding.files import to_part10
 from dicom_node.presentation import verification_contexts
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, echo, find
-from dicom_node.sending import store
 from domain.errors import ConfigurationError, PeerRefused, PublicationError
 from tests.builders_dicom import new_archive, series_datasets, slice_dataset
 from tests.peers.dcmtk import run_dcmtk
@@ -226,7 +226,7 @@ def test_fragments_of_a_message_that_never_ends_are_collected_without_end_only_w
 _CALL_NOBODY = """
 import gc, sys
 from pynetdicom import AE
-from dicom_node import pynetdicom_mends
+from dicom_node.association import pynetdicom_mends
 from dicom_node.presentation import verification_contexts
 if sys.argv[2] == "mended":
     pynetdicom_mends.configure()

@@ -16,14 +16,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 from pynetdicom import AE, evt
 
-from dicom_node import locating
 from dicom_node.archive import Archive
-from dicom_node.files import to_part10
+from dicom_node.calling import locating
+from dicom_node.calling.pulling import PullCounts, pull_by_get, pull_by_move, with_retries
+from dicom_node.calling.sending import store
+from dicom_node.holding.files import to_part10
 from dicom_node.presentation import GET_CLASSES, UNCOMPRESSED
-from dicom_node.pulling import PullCounts, pull_by_get, pull_by_move, with_retries
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer
-from dicom_node.sending import store
 from domain.errors import IncompleteSeries, PeerRefused, PeerUnreachable, ResourceNotFound, StorageExhausted
 from domain.identifiers import derive_uid
 from tests.builders_dicom import new_archive, part10_series, series_datasets

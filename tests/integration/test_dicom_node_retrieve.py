@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageS
 from pynetdicom import AE, build_context, build_role, evt
 
 from dicom_node.archive import Archive
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
 from dicom_node.presentation import GET_CLASSES, MOVE_CLASSES, UNCOMPRESSED, retrieve_contexts
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer

@@ -18,13 +18,13 @@ from pynetdicom import AE
 from structlog.testing import capture_logs
 
 from dicom_node.archive import Archive
-from dicom_node.files import to_part10
-from dicom_node.listening import BoundedServer
+from dicom_node.association.listening import BoundedServer
+from dicom_node.association.tls import ClientTls, server_context
+from dicom_node.calling.sending import store
+from dicom_node.holding.files import to_part10
 from dicom_node.presentation import verification_contexts
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, echo
-from dicom_node.sending import store
-from dicom_node.tls import ClientTls, server_context
 from domain.errors import PeerRefused, PeerUnreachable
 from tests.builders_dicom import new_archive, series_datasets, slice_dataset
 from tests.builders_tls import Authority, Identity

@@ -14,8 +14,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node.files import to_part10
-from dicom_node.web_peer import WebPeer, probe, retrieve_series, search, store
+from dicom_node.holding.files import to_part10
+from dicom_node.web.peer import WebPeer, probe, retrieve_series, search, store
 from dicom_node.writing import write_series
 from domain.errors import PeerAnswerInvalid, PeerError, PeerRefused, PeerUnreachable, PublicationError
 from tests.builders_dicom import generated_phantom, part10_series, series_datasets, series_identity, source_series

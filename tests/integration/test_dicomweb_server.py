@@ -18,9 +18,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 from requests import HTTPError
 
-from dicom_node.files import to_part10
-from dicom_node.media_types import can_recode
-from dicom_node.multipart import write_multipart
+from dicom_node.holding.files import to_part10
+from dicom_node.web.media_types import can_recode
+from dicom_node.web.multipart import write_multipart
 from tests.builders_dicom import part10_series, series_datasets, slice_dataset
 from tests.peers.web_server import serving
 from veraicon.settings import load_settings

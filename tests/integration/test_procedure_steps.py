@@ -14,11 +14,11 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep
 
 from dicom_node.archive import Archive
-from dicom_node.associations import AuditTrail
-from dicom_node.procedure_steps import ProcedureSteps
+from dicom_node.association.policy import AuditTrail
+from dicom_node.calling.sending import store
+from dicom_node.holding.procedure_steps import ProcedureSteps
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer
-from dicom_node.sending import store
 from dicom_node.services.procedure_step import ProcedureStepService
 from domain.identifiers import derive_uid
 from tests.builders_dicom import index_engine, series_datasets

@@ -11,14 +11,14 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
-from dicom_node.commitment import (
+from dicom_node.commitment.messages import (
     WELL_KNOWN_INSTANCE,
     CommitmentReport,
     CommitmentRequest,
     read_request,
     report_dataset,
 )
-from dicom_node.commitment_records import SentCommitments
+from dicom_node.commitment.records import SentCommitments
 from dicom_node.scu import Peer
 from dicom_node.writing import write_series
 from domain.errors import PeerRefused, PublicationError

@@ -10,8 +10,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from dicom_node.calling.sending import store
 from dicom_node.reading import read_volume
-from dicom_node.sending import store
 from dicom_node.writing import ImageForm, SummaryForm
 from provenance.signing import SigningKey
 from provenance.verification import verify_series

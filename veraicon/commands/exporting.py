@@ -18,7 +18,7 @@ def export(
 ) -> None:
     """Write series of our archive as a DICOM file-set, for a disc or for a program that reads folders."""
     from dicom_node.archive import Archive
-    from dicom_node.file_set import write_file_set
+    from dicom_node.objects.file_set import write_file_set
     from domain.errors import ResourceNotFound
     from domain.series import InstanceReference
     from veraicon.wiring import open_site

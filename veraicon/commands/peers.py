@@ -15,8 +15,8 @@ from rich.table import Table
 from veraicon.commands.console import err, out, settings_of, show_json
 
 if TYPE_CHECKING:
-    from dicom_node.locating import RemoteSeries
-    from dicom_node.pulling import PullCounts
+    from dicom_node.calling.locating import RemoteSeries
+    from dicom_node.calling.pulling import PullCounts
     from veraicon.pulls import Puller
 
 app = typer.Typer(help="Configured DICOM peers.", no_args_is_help=True)
@@ -85,8 +85,8 @@ def find(
     as_json: AsJson = False,
 ) -> None:
     """Ask a peer what it has (C-FIND); patients are not named unless you say so."""
-    from dicom_node.headers import text_of
-    from dicom_node.locating import identifier
+    from dicom_node.calling.locating import identifier
+    from dicom_node.holding.headers import text_of
     from dicom_node.presentation import FIND_CLASSES
     from dicom_node.scu import find as c_find
     from veraicon.peers import named_peer
@@ -167,7 +167,7 @@ def pull(
 
 
 def _series(puller: Puller, *, series_uid: str, **keys: Any) -> list[RemoteSeries]:
-    from dicom_node.locating import RemoteStudy
+    from dicom_node.calling.locating import RemoteStudy
     from domain.errors import ResourceNotFound
 
     alone = bool(series_uid) and not any(keys.values())

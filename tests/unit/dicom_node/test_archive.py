@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from sqlmodel import Session, select
 
-from dicom_node import files
 from dicom_node.archive import Archive
-from dicom_node.files import digest_of, series_digest
-from dicom_node.headers import read_header
-from dicom_node.index import Landing
+from dicom_node.holding import files
+from dicom_node.holding.files import digest_of, series_digest
+from dicom_node.holding.headers import read_header
+from dicom_node.holding.index import Landing
 from dicom_node.tables import ConflictRow, InstanceRow, RefusedRow
 from domain.errors import StorageExhausted, UnreadableInstance
 from domain.identifiers import InstanceUid, derive_uid

@@ -6,7 +6,14 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from dicom_node.associations import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, NO_REASON, AuditTrail, SourcePolicy, decide
+from dicom_node.association.policy import (
+    CALLED_NOT_RECOGNISED,
+    CALLING_NOT_RECOGNISED,
+    NO_REASON,
+    AuditTrail,
+    SourcePolicy,
+    decide,
+)
 from dicom_node.scp import StorageNode
 from dicom_node.statuses import in_words, status_of
 from domain.errors import ConfigurationError, StorageExhausted, UnreadableInstance

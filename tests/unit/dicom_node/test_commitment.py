@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from dicom_node.commitment import (
+from dicom_node.commitment.messages import (
     CommitmentReport,
     CommitmentRequest,
     NamedInstance,
@@ -18,7 +18,7 @@ from dicom_node.commitment import (
     report_dataset,
     request_dataset,
 )
-from dicom_node.commitment_records import ReceivedCommitments, ReceivedRequest, SentCommitments
+from dicom_node.commitment.records import ReceivedCommitments, ReceivedRequest, SentCommitments
 from domain.errors import UnreadableInstance
 from domain.identifiers import derive_uid
 from tests.builders_dicom import Clock, index_engine

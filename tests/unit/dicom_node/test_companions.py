@@ -11,7 +11,7 @@ from highdicom.seg import Segmentation
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
 from dicom_node.objects.summary import summary_sections
 from dicom_node.writing import ImageForm, SummaryForm, write_segmentation, write_series
 from domain.errors import UnsupportedSeries

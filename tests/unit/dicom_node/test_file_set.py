@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from dicom_node.file_set import write_file_set
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
+from dicom_node.objects.file_set import write_file_set
 from dicom_node.writing import ImageForm, SummaryForm
 from domain.errors import RequestInvalid, UnreadableInstance
 from tests.builders_dicom import part10_series, series_datasets

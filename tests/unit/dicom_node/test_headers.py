@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_node.files import to_part10
-from dicom_node.headers import InstanceHeader, read_header
+from dicom_node.holding.files import to_part10
+from dicom_node.holding.headers import InstanceHeader, read_header
 from domain.errors import UnreadableInstance
 from tests.builders_dicom import series_datasets
 

@@ -11,7 +11,7 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from dicom_node.media_types import choose_syntax, image_type, is_lossy, parse_accept, parse_media_type
+from dicom_node.web.media_types import choose_syntax, image_type, is_lossy, parse_accept, parse_media_type
 
 _DICOM = 'multipart/related; type="application/dicom"'
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_node.multipart import MultipartReader, PartBegan, PartData, write_multipart
+from dicom_node.web.multipart import MultipartReader, PartBegan, PartData, write_multipart
 from domain.errors import BodyTooLarge, RequestInvalid
 
 # What a boundary is made of, so that content comes as near to one as it can.

@@ -14,8 +14,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from dicom_node.archive import Archive
-from dicom_node.matching import matches
 from dicom_node.query import Root, answer, parse_find, parse_get, select
+from dicom_node.querying.matching import matches
 from domain.errors import RequestInvalid
 from domain.identifiers import derive_uid
 from tests.builders_dicom import new_archive, part10_series

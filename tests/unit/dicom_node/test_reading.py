@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, JPEG2000Lossless, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from dicom_node.geometry import stack_geometry
 from dicom_node.reading import decode_pixels, read_volume
+from dicom_node.volumes.geometry import stack_geometry
 from domain.errors import IncompleteSeries, InputError, UnreadableInstance, UnsupportedSeries
 from tests.builders_dicom import series_datasets, slice_dataset
 

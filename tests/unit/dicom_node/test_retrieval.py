@@ -19,11 +19,11 @@ from pydicom.uid import (
 from pynetdicom import build_context
 from pynetdicom.dimse_messages import C_CANCEL_RQ, C_GET_RQ
 
-from dicom_node.delivery import choose_context
-from dicom_node.index import Holding
-from dicom_node.locating import RemoteStudy, identifier
+from dicom_node.calling.delivery import choose_context
+from dicom_node.calling.locating import RemoteStudy, identifier
+from dicom_node.calling.pulling import with_retries
+from dicom_node.holding.index import Holding
 from dicom_node.presentation import RECEIVED_SYNTAXES, received_contexts, storage_batches
-from dicom_node.pulling import with_retries
 from dicom_node.services.cancelling import Cancellations
 from dicom_node.services.sub_operations import SubOperationCounts
 from dicom_node.statuses import Status

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.archive import Archive
-from dicom_node.procedure_steps import Change, ListedInstance, ProcedureSteps, StepState
+from dicom_node.holding.procedure_steps import Change, ListedInstance, ProcedureSteps, StepState
 from domain.errors import RequestInvalid, ResourceNotFound
 from domain.identifiers import derive_uid
 from tests.builders_dicom import Clock, index_engine, part10_series

@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_node.files import file_meta, part10_head, to_part10
-from dicom_node.headers import _parsed, _skimmed, read_header
-from dicom_node.skimming import file_meta_of
+from dicom_node.holding.files import file_meta, part10_head, to_part10
+from dicom_node.holding.headers import _parsed, _skimmed, read_header
+from dicom_node.holding.skimming import file_meta_of
 from domain.errors import UnreadableInstance
 from tests.builders_dicom import part10_series, series_datasets
 

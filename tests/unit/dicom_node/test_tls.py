@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from dicom_node.tls import ClientTls, days_left, server_context, tls_failure
+from dicom_node.association.tls import ClientTls, days_left, server_context, tls_failure
 from domain.errors import ConfigurationError
 from tests.builders_tls import Authority
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.archive import Archive
-from dicom_node.web_query import parse_search
+from dicom_node.web.query import parse_search
 from domain.errors import RequestInvalid
 from tests.builders_dicom import new_archive, part10_series, series_datasets
 

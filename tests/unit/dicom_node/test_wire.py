@@ -12,7 +12,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
-from dicom_node import wire
+from dicom_node.association import wire
 
 _CLASS, _INSTANCE = "1.2.840.10008.5.1.4.1.1.4", "1.2.3.45"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
 from dicom_node.reading import describe_series, read_volume
 from dicom_node.writing import ImageForm, write_series
 from domain.errors import GenerationError, NonFiniteOutput, UnsupportedSeries

@@ -10,7 +10,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
 from dicom_node.writing import SummaryForm
 from domain.attestation import ProvenanceStatement
 from domain.errors import AttestationError

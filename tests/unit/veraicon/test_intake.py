@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dicom_node.files import to_part10
+from dicom_node.holding.files import to_part10
 from domain.generation import GenerationRequest
 from tests.builders_dicom import Clock, new_archive, part10_series
 from tests.builders_objects import written_objects

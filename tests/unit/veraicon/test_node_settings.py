@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.associations import SourcePolicy
+from dicom_node.association.policy import SourcePolicy
 from domain.errors import ConfigurationError
 from tests.builders_tls import Authority
 from veraicon.doctor import examine

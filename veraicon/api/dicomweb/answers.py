@@ -11,8 +11,8 @@ import structlog
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from dicom_node.media_types import ANY, DICOM_JSON, Wanted, parse_accept
-from dicom_node.multipart import new_boundary, write_multipart
+from dicom_node.web.media_types import ANY, DICOM_JSON, Wanted, parse_accept
+from dicom_node.web.multipart import new_boundary, write_multipart
 from domain.errors import AnswerUnacceptable, RequestInvalid, UnreadableInstance, VeraiconError
 
 DICOMWEB = "/dicom-web"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from dicom_node.web_query import parse_search
+from dicom_node.web.query import parse_search
 from veraicon.api.dicomweb.answers import json_answer, require_json, service_url
 from veraicon.wiring import Site
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from dicom_node.media_types import Wanted
-from dicom_node.rendering import RENDERED_TYPES, Rendering, parse_rendering, render
-from dicom_node.retrieval import HeldInstance, dataset
-from dicom_node.web_frames import number_of_frames, require_frames
+from dicom_node.web.frames import number_of_frames, require_frames
+from dicom_node.web.media_types import Wanted
+from dicom_node.web.rendering import RENDERED_TYPES, Rendering, parse_rendering, render
+from dicom_node.web.retrieval import HeldInstance, dataset
 from domain.errors import AnswerUnacceptable
 from veraicon.api.dicomweb.answers import Part, accepted, multipart_answer, warning_header
 from veraicon.api.dicomweb.wado import INSTANCE, SERIES, STUDY, held_below, parse_frame_numbers

@@ -9,10 +9,10 @@ from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from dicom_node.media_types import DICOM, parse_media_type
-from dicom_node.multipart import boundary_of
-from dicom_node.web_query import require_path_uid
-from dicom_node.web_store import Outcome, StoreSession, http_status, store_response, with_failure
+from dicom_node.web.media_types import DICOM, parse_media_type
+from dicom_node.web.multipart import boundary_of
+from dicom_node.web.query import require_path_uid
+from dicom_node.web.store import Outcome, StoreSession, http_status, store_response, with_failure
 from domain.errors import BodyUnsupported, RequestInvalid, VeraiconError
 from veraicon.api.dicomweb.answers import json_answer, require_json, service_url
 from veraicon.wiring import Site

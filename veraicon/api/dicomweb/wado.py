@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from dicom_node.media_types import ANY, DICOM, DICOM_JSON, OCTETS, Wanted, choose_syntax
-from dicom_node.retrieval import HeldInstance, dataset, held_instances, pieces
-from dicom_node.web_frames import FrameForm, choose_form, frames, number_of_frames, require_frames
-from dicom_node.web_metadata import bulk_value, is_pixel_path, to_metadata
-from dicom_node.web_query import require_path_uid
+from dicom_node.web.frames import FrameForm, choose_form, frames, number_of_frames, require_frames
+from dicom_node.web.media_types import ANY, DICOM, DICOM_JSON, OCTETS, Wanted, choose_syntax
+from dicom_node.web.metadata import bulk_value, is_pixel_path, to_metadata
+from dicom_node.web.query import require_path_uid
+from dicom_node.web.retrieval import HeldInstance, dataset, held_instances, pieces
 from domain.errors import AnswerUnacceptable, RequestInvalid
 from veraicon.api.dicomweb.answers import (
     Part,

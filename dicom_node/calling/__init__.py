@@ -1,0 +1,1 @@
+"""What our node asks of others: send, pull, find what is to be pulled."""

@@ -1,0 +1,1 @@
+"""Storage Commitment: requests and reports, kept until they are answered."""

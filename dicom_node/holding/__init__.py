@@ -1,0 +1,1 @@
+"""What the archive is made of: files that are safe, headers, the index, and when a series is complete."""

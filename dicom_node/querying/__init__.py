@@ -1,0 +1,1 @@
+"""How keys match what is held, in any character set."""

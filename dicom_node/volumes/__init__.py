@@ -1,0 +1,1 @@
+"""Instances of a series as one grid: frames, pixels, geometry, identity."""
