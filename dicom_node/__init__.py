@@ -1,9 +1,8 @@
 """The DICOM node: what a PACS sees of us, and what we ask of a PACS.
 
-    scp, services      calls that come in, one service a module         association   who may call, and octets in and out
-    scu, calling       calls that we make: echo, find, send, pull       presentation, statuses   what both sides speak
-    archive, holding   what is held, safe before anyone is told so      query, querying   what of it matches a question
-    reading, volumes   instances of a series as a volume                writing, objects  a volume as instances
-    commitment         who promised to keep what                        web           the same archive over HTTP
-    conformance        what all of this claims, made from its own tables
+- Calls that come in: `scp` listens, `services` answers, `association` says who may call and moves the octets.
+- Calls that we make: `scu` associates, `calling` sends, finds and pulls.
+- What is held: `archive`, made of `holding`, safe before anyone is told so; `query` and `querying` match it; `web` serves it.
+- From instances to a volume: `reading` and `volumes`. From a volume to instances: `writing` and `objects`.
+- Who promised to keep what: `commitment`. What all of this claims, made from its own tables: `conformance`.
 """
