@@ -1,7 +1,8 @@
 """Instances a second that are received and sent, beside Orthanc and DCMTK in the same run.
 
 400 MR instances of 512x512x16 bit (212 MB) over the loopback interface; the ways are interleaved, so that a slow minute of the
-machine meets all of them. Our receiver and Orthanc make each instance durable before they answer; DCMTK's storescp does not.
+machine meets all of them. Each receiver has taken 200 others before: it runs, its database is in use. Our receiver and Orthanc
+sync each instance to disk before they answer; DCMTK's storescp does not.
 
 Run: python benchmarks/dicom_throughput.py [ROUNDS] [--instances N]
 Needs: storescu, storescp (Debian package dcmtk), Orthanc (package orthanc); one that is absent is left out by name.
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +47,17 @@ node.start()
 print("ready", flush=True)
 sys.stdin.read()
 """
+_BEFORE = 200
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(ROOT)}
+
+
+@dataclass(frozen=True)
+class Load:
+    """Files of two series: one that each receiver has taken before, and the one that is timed."""
+
+    before: list[Path]
+    measured: list[Path]
 
 
 def free_port() -> int:
@@ -101,35 +112,38 @@ def send(port: int, called: str, paths: list[Path], associations: int) -> float:
     return time.perf_counter() - started
 
 
-def receive_ours(paths: list[Path], associations: int) -> float:
+def receive_ours(load: Load, associations: int) -> float:
     """Return seconds for our node to take all instances."""
     with tempfile.TemporaryDirectory() as folder, our_receiver(Path(folder)) as (port, _):
-        send(port, "VERAICON", paths[:1], 1)
-        return send(port, "VERAICON", paths, associations)
+        send(port, "VERAICON", load.before, 1)
+        return send(port, "VERAICON", load.measured, associations)
 
 
-def receive_orthanc(paths: list[Path], associations: int) -> float:
+def receive_orthanc(load: Load, associations: int) -> float:
     """Return seconds for Orthanc, which syncs its storage area by default."""
     with (
         tempfile.TemporaryDirectory() as folder,
         running_orthanc(Path(folder), dicom_port=free_port(), http_port=free_port(), node_port=free_port()) as orthanc,
     ):
-        return send(orthanc.peer.port, "ORTHANC", paths, associations)
+        send(orthanc.peer.port, "ORTHANC", load.before, 1)
+        return send(orthanc.peer.port, "ORTHANC", load.measured, associations)
 
 
-def receive_storescp(paths: list[Path], associations: int) -> float:
+def receive_storescp(load: Load, associations: int) -> float:
     """Return seconds for DCMTK's storescp, which syncs nothing."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, running_storescp(Path(folder), port, *["--fork"] * (associations > 1)):
-        return send(port, "ANY", paths, associations)
+        send(port, "ANY", load.before, 1)
+        return send(port, "ANY", load.measured, associations)
 
 
-def send_ours(paths: list[Path], _: int) -> float:
+def send_ours(load: Load, _: int) -> float:
     """Return seconds for our `store` to send all instances to storescp, reading the files included."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, running_storescp(Path(folder), port):
+        store(Peer("storescp", "ANY", "127.0.0.1", port), load.before)
         started = time.perf_counter()
-        store(Peer("storescp", "ANY", "127.0.0.1", port), paths)
+        store(Peer("storescp", "ANY", "127.0.0.1", port), load.measured)
         return time.perf_counter() - started
 
 
@@ -140,7 +154,7 @@ def main() -> None:
     arguments.add_argument("--instances", type=int, default=400)
     arguments.add_argument("--only", default="")
     options = arguments.parse_args()
-    ways: dict[str, tuple[Callable[[list[Path], int], float], int]] = {
+    ways: dict[str, tuple[Callable[[Load, int], float], int]] = {
         "storescp <- storescu, 1 association": (receive_storescp, 1),
         "Orthanc <- storescu, 1 association": (receive_orthanc, 1),
         "veraicon <- storescu, 1 association": (receive_ours, 1),
@@ -151,10 +165,12 @@ def main() -> None:
     rates: dict[str, list[float]] = {name: [] for name in ways}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        paths = make_files(folder, options.instances)
+        (folder / "before").mkdir()
+        (folder / "measured").mkdir()
+        load = Load(make_files(folder / "before", _BEFORE), make_files(folder / "measured", options.instances))
         for _ in range(options.rounds):
             for name, (measure, associations) in ways.items():
-                rates[name].append(len(paths) / measure(paths, associations))
+                rates[name].append(options.instances / measure(load, associations))
                 print(f"{name}: {rates[name][-1]:.0f}/s", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     base, orthanc = (medians.get(f"{name} <- storescu, 1 association", float("nan")) for name in ("storescp", "Orthanc"))

@@ -67,7 +67,7 @@ class SeriesRow(DicomTable, table=True):
     source: str
     origin: str
     expected_instances: int | None = None
-    last_landed_s: float = Field(index=True)
+    last_landed_s: float
     pending: bool = Field(default=True, index=True)
     announced_digest: str = ""
 
@@ -81,7 +81,7 @@ class InstanceRow(DicomTable, table=True):
     series_uid: str = Field(foreign_key="dicom_series.series_uid", index=True, max_length=64)
     sop_class_uid: str = Field(max_length=64)
     transfer_syntax_uid: str = Field(max_length=64)
-    digest: str = Field(index=True, max_length=71)
+    digest: str = Field(max_length=71)
     size_bytes: int
     instance_number: str = ""
     rows: int | None = None
