@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 from pydicom import dcmread
@@ -35,6 +37,9 @@ from domain.series import ImagingSeries, InstanceReference
 _log = structlog.get_logger(__name__)
 
 MIN_FREE_BYTES = 512 * 2**20
+
+# So many instances may wait for the disk at once.
+_DISK_THREADS = 16
 
 # A temporary file this old belongs to no living writer.
 _LEFTOVER_AGE_S = 3600.0
@@ -112,6 +117,7 @@ class Archive:
         self._issuer_systems = dict(issuer_systems or {})
         self._default_timezone = default_timezone
         self._clock = clock
+        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         # All at once, so that no landing has to wait for a folder.
         make_folders(folder, ["incoming", "refused", *(f"instances/{number:02x}" for number in range(256))])
         remove_leftovers(folder, before_s=time.time() - _LEFTOVER_AGE_S)
@@ -156,13 +162,21 @@ class Archive:
         """Keep a written file for good and index it; see `land`."""
         digest = file.digest
         path = self._path_of(digest)
+        # Syncing waits for the disk, reading and filing for the processor: both at once. The index commits after the sync.
+        kept = self._disk.submit(file.keep_as, path)
         try:
-            header = read_header(file.head, file.reader)
-            file.keep_as(path)
+            header = read_header(file.head, lambda: _opened_after(kept, path))
             landing, held_digest = self._index.file(
-                header, digest=digest, size_bytes=file.size_bytes, source=source, origin=origin, now_s=self._clock()
+                header,
+                digest=digest,
+                size_bytes=file.size_bytes,
+                source=source,
+                origin=origin,
+                now_s=self._clock(),
+                bytes_safe=kept.result,
             )
         except UnreadableInstance as error:
+            kept.result()
             self.refuse_landing(file, error, source=source)
             raise
         if landing is Landing.CONFLICT:
@@ -299,6 +313,11 @@ class Archive:
     def _path_of(self, digest: str) -> Path:
         name = _hex(digest)
         return self._folder / "instances" / name[:2] / f"{name}.dcm"
+
+
+def _opened_after(kept: Future[None], path: Path) -> BinaryIO:
+    kept.result()
+    return path.open("rb")
 
 
 def _hex(digest: str) -> str:

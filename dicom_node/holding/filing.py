@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from dicom_node.holding.headers import InstanceHeader
 from dicom_node.tables import InstanceRow, SeriesRow
+from domain.errors import VeraiconError
 
 _REMEMBERED = 4096
 
@@ -49,6 +51,7 @@ class _Filing:
 
     row: dict[str, Any]
     arrival: dict[str, Any]
+    bytes_safe: Callable[[], object]
     filed: bool | None = None
 
 
@@ -75,8 +78,13 @@ class KnownSeries:
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
 
-    def file(self, header: InstanceHeader, row: dict[str, Any], *, source: str, now_s: float) -> bool:
-        """Commit the row of a new instance; return False, with nothing changed, where it is not as plain as that."""
+    def file(
+        self, header: InstanceHeader, row: dict[str, Any], *, source: str, now_s: float, bytes_safe: Callable[[], object]
+    ) -> bool:
+        """Commit the row of a new instance once its bytes are safe.
+
+        Return False, with nothing changed, where it is not as plain as that, or its bytes are not safe.
+        """
         arrival = {
             "of_series": header.series_uid,
             "of_study": header.study_uid,
@@ -84,7 +92,7 @@ class KnownSeries:
             "at_s": now_s,
             "expected": header.expected_instances,
         }
-        filing = _Filing(row, arrival)
+        filing = _Filing(row, arrival, bytes_safe)
         with self._lock:
             if self._known.get(header.series_uid) != header.study_uid:
                 return False
@@ -100,6 +108,10 @@ class KnownSeries:
         try:
             with self._engine.begin() as connection:
                 filed = [self._insert_one(connection, filing) for filing in batch]
+                for number, filing in enumerate(batch):
+                    if filed[number] and not _is_safe(filing):
+                        connection.execute(_DELETE, {"of_instance": filing.row["sop_instance_uid"]})
+                        filed[number] = False
         except (IntegrityError, OperationalError):
             filed = [False] * len(batch)  # the index tries each again, with patience, and says what is wrong
         for filing, done in zip(batch, filed, strict=True):
@@ -112,3 +124,12 @@ class KnownSeries:
             return True
         connection.execute(_DELETE, {"of_instance": filing.row["sop_instance_uid"]})
         return False
+
+
+def _is_safe(filing: _Filing) -> bool:
+    """Wait for the bytes; what went wrong is raised again to the thread that they belong to, by the index."""
+    try:
+        filing.bytes_safe()
+    except (OSError, VeraiconError):
+        return False
+    return True

@@ -43,6 +43,10 @@ NARROWING_COLUMNS = {
 }
 
 
+def _at_once() -> None:
+    """Bytes that are on disk already."""
+
+
 class Landing(Enum):
     """What became of bytes that were handed to the archive."""
 
@@ -84,9 +88,22 @@ class Index:
         self._known_series = KnownSeries(engine)
 
     def file(
-        self, header: InstanceHeader, *, digest: str, size_bytes: int, source: str, origin: str, now_s: float
+        self,
+        header: InstanceHeader,
+        *,
+        digest: str,
+        size_bytes: int,
+        source: str,
+        origin: str,
+        now_s: float,
+        bytes_safe: Callable[[], object] = _at_once,
     ) -> tuple[Landing, str]:
-        """Commit the rows of one instance whose bytes are on disk; return what it was, and the digest held under its UID.
+        """Commit the rows of one instance; return what it was, and the digest held under its UID.
+
+        Parameters
+        ----------
+        bytes_safe : callable
+            Returns when its bytes are on disk, or raises; no row is committed before.
 
         Raises
         ------
@@ -94,12 +111,13 @@ class Index:
             If its series is known under another study.
         """
         row = header.columns_of(InstanceRow) | {"digest": digest, "size_bytes": size_bytes, "source": source, "landed_s": now_s}
-        if self._known_series.file(header, row, source=source, now_s=now_s):
+        if self._known_series.file(header, row, source=source, now_s=now_s, bytes_safe=bytes_safe):
             return Landing.STORED, digest
 
         def write(session: Session) -> tuple[Landing, str]:
             held = session.get(InstanceRow, header.sop_instance_uid)
             if held is not None and held.digest == digest:
+                bytes_safe()
                 return Landing.DUPLICATE, held.digest
             if held is not None:
                 conflict = ConflictRow(
@@ -110,11 +128,14 @@ class Index:
                     landed_s=now_s,
                 )
                 session.merge(conflict)
+                bytes_safe()
                 return Landing.CONFLICT, held.digest
             _open_study(session, header)
             series = _open_series(session, header, source=source, origin=origin, now_s=now_s)
             _note_arrival(series, header, source=source, now_s=now_s)
             session.add(InstanceRow(**row))
+            session.flush()
+            bytes_safe()
             return Landing.STORED, digest
 
         filed = self._transaction(write)

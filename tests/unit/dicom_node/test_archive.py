@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from sqlmodel import Session, select
+from sqlalchemy import delete, event
+from sqlmodel import Session, col, select
 
 from dicom_node.archive import Archive
 from dicom_node.holding import files
@@ -157,15 +159,37 @@ def test_a_file_without_row_is_adopted_when_the_sender_repeats(tmp_path: Path, m
 
 @pytest.mark.requirement("DICOM-STORE-003")
 def test_file_and_folder_are_on_disk_before_the_index_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive, (data,) = new_archive(tmp_path), part10_series(1)
+    """Of the first instance of a series and of a further one, which are filed in different ways."""
+    archive = new_archive(tmp_path)
     steps: list[str] = []
-    fsync, rename, file = files.os.fsync, Path.rename, archive._index.file
-    monkeypatch.setattr(files.os, "fsync", lambda descriptor: (steps.append("fsync"), fsync(descriptor))[1])
-    monkeypatch.setattr(Path, "rename", lambda self, target: (steps.append("rename"), rename(self, target))[1])
-    monkeypatch.setattr(archive._index, "file", lambda *a, **k: (steps.append("row"), file(*a, **k))[1])
-    archive.land(data, source="CT1")
-    end = steps[steps.index("rename") - 1 :]
-    assert end == ["fsync", "rename", "fsync", "row"]
+    fsync, rename = files.os.fsync, Path.rename
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: (fsync(descriptor), steps.append("fsync"))[0])
+    monkeypatch.setattr(Path, "rename", lambda self, target: (rename(self, target), steps.append("rename"))[0])
+    event.listen(archive._index._engine, "commit", lambda _connection: steps.append("commit"))
+    for data in part10_series(2):
+        steps.clear()
+        archive.land(data, source="CT1")
+        assert steps == ["fsync", "rename", "fsync", "commit"]
+
+
+def test_no_row_is_committed_for_bytes_that_could_not_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, further = part10_series(2)
+    archive = new_archive(tmp_path)
+    archive.land(first, source="CT1")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    for data, known in ((further, True), (part10_series(1, name="another")[0], False)):
+        with monkeypatch.context() as broken:
+            broken.setattr(files.os, "fsync", fail)
+            with pytest.raises(OSError, match="the disk is broken"):
+                archive.land(data, source="CT1")
+        assert len(archive.references({})) == 1, known
+        assert archive.land(data, source="CT1").landing is Landing.STORED
+        with Session(archive._index._engine) as session:
+            session.exec(delete(InstanceRow).where(col(InstanceRow.digest) == digest_of(data)))
+            session.commit()
 
 
 def test_many_threads_file_one_study_without_loss(tmp_path: Path) -> None:
