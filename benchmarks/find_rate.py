@@ -22,7 +22,7 @@ from sqlmodel import create_engine
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dicom_node.archive import Archive
-from dicom_node.calling.locating import identifier
+from dicom_node.calling.dimse import identifier
 from dicom_node.presentation import FIND_CLASSES, find_contexts, verification_contexts
 from dicom_node.query import Root, answer, parse_find, select
 from dicom_node.scu import Peer, association

@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 MIN_FREE_BYTES = 512 * 2**20
 
 # So many instances may wait for the disk at once.
-_DISK_THREADS = 16
+DISK_THREADS = 16
 
 # A temporary file this old belongs to no living writer.
 _LEFTOVER_AGE_S = 3600.0
@@ -117,7 +117,7 @@ class Archive:
         self._issuer_systems = dict(issuer_systems or {})
         self._default_timezone = default_timezone
         self._clock = clock
-        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         # All at once, so that no landing has to wait for a folder.
         make_folders(folder, ["incoming", "refused", *(f"instances/{number:02x}" for number in range(256))])
         remove_leftovers(folder, before_s=time.time() - _LEFTOVER_AGE_S)
@@ -189,8 +189,10 @@ class Archive:
         """Keep bytes that cannot be filed, with the reason; nothing that reached us is lost."""
         filed = self._path_of(file.digest)
         refused = self._folder / "refused" / filed.name
-        if filed.exists():  # its name was given before the index refused it
+        if filed.exists():  # it got its name before it was refused
             write_durably(refused.parent, refused.name, filed.read_bytes())
+            if not self._index.knows_bytes(file.digest):
+                filed.unlink()
         else:
             file.keep_as(refused)
         self._index.note_refused(digest=file.digest, code=error.code, found=error.found, source=source, now_s=self._clock())

@@ -44,7 +44,7 @@ class SeriesRow(DicomTable, table=True):
     source : str
         AE title that sent the last instance.
     origin : str
-        ``received`` or ``generated``; only received series are announced.
+        ``received``, ``pulled`` (a prior that we fetched) or ``generated``; only received series are announced.
     expected_instances : int or None
         What the sender says the series holds, where it says so.
     pending : bool

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 
 import structlog
 
 from dicom_node.archive import Archive
 from dicom_node.calling import locating
-from dicom_node.calling.locating import RemoteSeries, RemoteStudy
-from dicom_node.calling.pulling import PullCounts, pull_by_get, pull_by_move, with_retries
-from dicom_node.scu import Peer
+from dicom_node.calling.pulling import with_retries
+from dicom_node.calling.remote import PullCounts, Remote, RemoteSeries, RemoteStudy
 from domain.errors import IncompleteSeries, PeerRefused, RequestInvalid
 
 _log = structlog.get_logger()
-
-
-class By(Enum):
-    """How instances come."""
-
-    GET = "get"
-    MOVE = "move"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +34,19 @@ class PulledSeries:
 
 @dataclass(frozen=True)
 class Puller:
-    """Fetches from one peer.
+    """Fetches from one peer, whatever protocol it speaks.
 
     Parameters
     ----------
-    peer : Peer
+    remote : Remote
     archive : Archive
         Where everything lands; with C-MOVE through our node, which must be running on the same archive.
-    by : By
     tell : callable or None
-        Called with the counts of each response, and once at the end of each series.
+        Called with the counts of a series as they grow.
     """
 
-    peer: Peer
+    remote: Remote
     archive: Archive
-    by: By = By.GET
     tell: Callable[[RemoteSeries, PullCounts], object] | None = None
 
     def studies(
@@ -79,18 +68,18 @@ class Puller:
                 action="name one thing to fetch",
             )
         if accession:
-            current = locating.of_accession(self.peer, accession)
-            return [*current, *(locating.priors(self.peer, current) if priors else [])]
+            current = locating.of_accession(self.remote, accession)
+            return [*current, *(locating.priors(self.remote, current) if priors else [])]
         if patient_id:
-            return locating.studies(self.peer, PatientID=patient_id)
+            return locating.of_patient(self.remote, patient_id)
         return [RemoteStudy(study_uid)]
 
     def series_of(self, studies: Sequence[RemoteStudy], *, series_uid: str = "") -> list[RemoteSeries]:
         """Return the series of studies, or the one of them that is named."""
-        return [one for study in studies for one in locating.series(self.peer, study.study_uid, series_uid)]
+        return [one for study in studies for one in locating.series(self.remote, study, series_uid)]
 
     def pull(self, series: RemoteSeries) -> PulledSeries:
-        """Fetch one series; what is here already is not asked for again.
+        """Fetch one series; what is here already is not asked for again, and of a prior no request is made by itself.
 
         Raises
         ------
@@ -110,7 +99,7 @@ class Puller:
         missing = listed.keys() - held
         if missing or not held:
             raise IncompleteSeries(
-                found=f"{len(held)} instances in our archive of {len(listed)} that {self.peer.name} lists for a series",
+                found=f"{len(held)} instances in our archive of {len(listed)} that {self.remote.name} lists for a series",
                 allowed="every listed instance",
                 action="see the peer's log and ours; with C-MOVE, check that our node runs on this archive; then pull again",
             )
@@ -119,20 +108,14 @@ class Puller:
     def _listed(self, series: RemoteSeries) -> dict[str, str]:
         """Return the instances that the peer lists; none where it does not answer at that level, then its counts have to do."""
         try:
-            return locating.instances(self.peer, series)
+            return locating.instances(self.remote, series)
         except PeerRefused as error:
-            _log.warning("a peer does not list instances", action="pull", peer=self.peer.name, code=error.code)
+            _log.warning("a peer does not list instances", action="pull", peer=self.remote.name, code=error.code)
             return {}
 
     def _transfer(self, series: RemoteSeries, listed: dict[str, str]) -> PullCounts:
-        wanted = locating.identifier("SERIES", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.series_uid)
         tell = partial(self.tell, series) if self.tell is not None else None
-        if self.by is By.MOVE:
-            return pull_by_move(
-                self.peer, wanted, self.peer.calling_ae_title, progress=lambda: len(self._held(series)), tell=tell
-            )
-        classes = sorted(set(listed.values()) - {""})
-        return pull_by_get(self.peer, wanted, self.archive, sop_class_uids=classes, tell=tell)
+        return self.remote.fetch(series, self.archive, listed=listed, tell=tell)
 
     def _held(self, series: RemoteSeries) -> set[str]:
         references = self.archive.references({"SeriesInstanceUID": [series.series_uid]})

@@ -118,7 +118,7 @@ class DestinationSettings(_Section):
 
 
 class DicomWebSettings(_Section):
-    """A PACS that speaks DICOMweb: it gets what we publish where it does not speak DIMSE."""
+    """A PACS that speaks DICOMweb: it gets what we publish, and is asked and fetched from by `veraicon peer`."""
 
     name: str = Field(description="how we call it")
     url: str = Field(

@@ -66,7 +66,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
-        # A receipt names its destination, so no PACS of one kind may be called like one of the other.
+        # A receipt names its destination, so no PACS of one kind may be called like one of the other. A source may be called
+        # like the destination that it also is: see `veraicon.peers.named_remote`.
         takers = [peer.name for peer in self.destinations] + [peer.name for peer in self.dicomweb]
         for kind, names in (("sources", [peer.name for peer in self.sources]), ("destinations", takers)):
             if len(set(names)) < len(names):

@@ -35,15 +35,16 @@ class Arrivals:
         An instance was refused since the disk is full or the index cannot be written.
     """
 
-    def __init__(self, peer: Peer, archive: Archive) -> None:
-        self._archive = archive
+    def __init__(self, peer: Peer, archive: Archive, *, origin: str = "received") -> None:
+        self._archive, self._origin = archive, origin
         self._record = AssociationRecord(calling=peer.ae_title, host=peer.host)
         self.movement: Movement | None = None
         self.no_room = False
 
     def begin(self, _assoc: Any, request: wire.Command, transfer_syntax_uid: str) -> Arriving:
         """Return the reception of one instance, see `dicom_node.association.direct_storage`."""
-        return Arriving(self, InstanceReception(self._archive, self._record, request, transfer_syntax_uid))
+        reception = InstanceReception(self._archive, self._record, request, transfer_syntax_uid, origin=self._origin)
+        return Arriving(self, reception)
 
     def moved(self) -> None:
         """Note that bytes have come: they pass by pynetdicom, where `Movement` listens."""

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -22,8 +21,10 @@ from pynetdicom import build_role
 from dicom_node.archive import Archive
 from dicom_node.association.watchdog import Movement, wait_while_it_moves
 from dicom_node.calling.arriving import Arrivals, received_directly
+from dicom_node.calling.remote import PullCounts, Tell
 from dicom_node.presentation import GET_CLASSES, MOVE_CLASSES, received_contexts, retrieve_contexts
 from dicom_node.scu import Peer, association
+from dicom_node.services.storage import PRIOR_MOVE_ID
 from dicom_node.statuses import Status, in_words
 from domain.errors import (
     IncompleteSeries,
@@ -35,30 +36,10 @@ from domain.errors import (
 
 _log = structlog.get_logger(__name__)
 
+# Of the one request on its association.
+_MOVE_ID = 1
+
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class PullCounts:
-    """What a peer says of its sub-operations.
-
-    Attributes
-    ----------
-    remaining : int or None
-        None where it does not say.
-    """
-
-    completed: int = 0
-    failed: int = 0
-    warning: int = 0
-    remaining: int | None = None
-
-    def __str__(self) -> str:
-        rest = "" if self.remaining is None else f", {self.remaining} remaining"
-        return f"{self.completed} completed, {self.failed} failed, {self.warning} with warnings{rest}"
-
-
-Tell = Callable[[PullCounts], object]
 
 
 def pull_by_get(
@@ -68,6 +49,7 @@ def pull_by_get(
     *,
     sop_class_uids: Sequence[str] = (),
     sop_class_uid: str = GET_CLASSES[1],
+    origin: str = "received",
     tell: Tell | None = None,
 ) -> PullCounts:
     """Fetch instances by C-GET; each is durable in the archive before its C-STORE is answered Success.
@@ -80,6 +62,8 @@ def pull_by_get(
         Storage classes of what may come, so that each comes in its own transfer syntax; empty for the common ones.
     sop_class_uid : str
         Information model.
+    origin : str
+        See `dicom_node.archive.Archive.land`.
     tell : callable or None
         Called with the counts of each response.
 
@@ -96,7 +80,7 @@ def pull_by_get(
     """
     storage = received_contexts(sop_class_uids)
     roles = [build_role(uid, scp_role=True) for uid in dict.fromkeys(str(context.abstract_syntax) for context in storage)]
-    arrivals = Arrivals(peer, archive)
+    arrivals = Arrivals(peer, archive, origin=origin)
     try:
         with association(peer, [*retrieve_contexts([sop_class_uid]), *storage], roles=roles) as assoc:
             _require_model(peer, assoc, sop_class_uid)
@@ -104,14 +88,10 @@ def pull_by_get(
             wait_while_it_moves(assoc, arrivals.movement)
             with received_directly(assoc, arrivals), _aborted_unless_answered(assoc) as answered:
                 counts = _follow(peer, "C-GET", assoc.send_c_get(identifier, sop_class_uid), tell, answered)
-            return _require_all(peer, counts)
+            return require_all(peer.name, counts)
     except (PeerError, IncompleteSeries) as error:
         if arrivals.no_room:
-            raise StorageExhausted(
-                found=f"instances from {peer.name} that our archive or its index could not take",
-                allowed="room for each instance, and an index that can be written",
-                action="make room, see our log, then pull again; what came before is kept",
-            ) from error
+            raise no_room(peer.name) from error
         raise
 
 
@@ -121,6 +101,7 @@ def pull_by_move(
     destination_ae_title: str,
     *,
     sop_class_uid: str = MOVE_CLASSES[1],
+    prior: bool = False,
     progress: Callable[[], object] | None = None,
     tell: Tell | None = None,
 ) -> PullCounts:
@@ -130,6 +111,8 @@ def pull_by_move(
     ----------
     destination_ae_title : str
         Where the peer sends; it looks the address up in its own settings.
+    prior : bool
+        What comes is not to become a request: our node knows it by the Move Originator Message ID, which a peer may leave out.
     progress : callable or None
         Tells how much has arrived. A peer need not respond before it has sent everything: with this, what arrives counts as a
         sign of life.
@@ -142,9 +125,10 @@ def pull_by_move(
     with association(peer, retrieve_contexts([sop_class_uid])) as assoc:
         wait_while_it_moves(assoc, Movement(assoc, peer.timeout_s, progress=progress))
         with _aborted_unless_answered(assoc) as answered:
-            responses = assoc.send_c_move(identifier, destination_ae_title, sop_class_uid)
+            message_id = PRIOR_MOVE_ID if prior else _MOVE_ID
+            responses = assoc.send_c_move(identifier, destination_ae_title, sop_class_uid, msg_id=message_id)
             counts = _follow(peer, "C-MOVE", responses, tell, answered)
-        return _require_all(peer, counts)
+        return require_all(peer.name, counts)
 
 
 def with_retries(
@@ -232,14 +216,30 @@ def _follow(
     )
 
 
-def _require_all(peer: Peer, counts: PullCounts) -> PullCounts:
+def require_all(name: str, counts: PullCounts) -> PullCounts:
+    """Go on only where every instance was taken.
+
+    Raises
+    ------
+    IncompleteSeries
+        If some failed.
+    """
     if counts.failed:
         raise IncompleteSeries(
-            found=f"sub-operations of {peer.name} that failed: {counts}",
+            found=f"instances from {name} that failed: {counts}",
             allowed="all completed",
             action="see the peer's log and ours for the reason, then ask again; what came is kept",
         )
     return counts
+
+
+def no_room(name: str) -> StorageExhausted:
+    """Return the error that names us, and not the peer."""
+    return StorageExhausted(
+        found=f"instances from {name} that our archive or its index could not take",
+        allowed="room for each instance, and an index that can be written",
+        action="make room, see our log, then pull again; what came before is kept",
+    )
 
 
 def _counts_of(status: Dataset) -> PullCounts:

@@ -142,6 +142,13 @@ class Index:
         self._known_series.remember(header.series_uid, header.study_uid)
         return filed
 
+    def knows_bytes(self, digest: str) -> bool:
+        """Return whether bytes with this digest are held, or were kept aside."""
+        with Session(self._engine) as session:
+            held = select(InstanceRow.digest).where(col(InstanceRow.digest) == digest).limit(1)
+            aside = select(ConflictRow.digest).where(col(ConflictRow.digest) == digest)
+            return bool(session.exec(held).first() or session.exec(aside).first())
+
     def note_refused(self, *, digest: str, code: str, found: str, source: str, now_s: float) -> None:
         """Record bytes that could not be filed."""
         row = RefusedRow(digest=digest, code=code, found=found, source=source, landed_s=now_s)

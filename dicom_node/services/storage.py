@@ -23,6 +23,9 @@ from domain.identifiers import require_uid
 
 _log = structlog.get_logger(__name__)
 
+# Message ID of a C-MOVE of ours that brings priors. Its sub-operations name it, so that no request is made of what they bring.
+PRIOR_MOVE_ID = 0x5052
+
 
 class StorageService:
     """Answers C-STORE, in the thread that reads it (`dicom_node.association.direct_storage`).
@@ -53,7 +56,15 @@ class StorageService:
             direct.abandon()
 
     def _begin(self, assoc: Any, request: wire.Command, transfer_syntax_uid: str) -> InstanceReception:
-        return InstanceReception(self._archive, self._audit.record(assoc), request, transfer_syntax_uid)
+        origin = "pulled" if _brings_a_prior(assoc, request) else "received"
+        return InstanceReception(self._archive, self._audit.record(assoc), request, transfer_syntax_uid, origin=origin)
+
+
+def _brings_a_prior(assoc: Any, request: wire.Command) -> bool:
+    """Return whether an instance comes of a C-MOVE with which we fetch priors (PS3.7 9.1.1.1, Move Originator)."""
+    if wire.number(request, wire.MOVE_ORIGINATOR_ID) != PRIOR_MOVE_ID:
+        return False
+    return wire.text(request, wire.MOVE_ORIGINATOR) == str(assoc.requestor.primitive.called_ae_title).strip()
 
 
 class InstanceReception:
@@ -64,8 +75,16 @@ class InstanceReception:
     - 0xC000 Error, cannot understand: no DICOM or no valid UIDs; the bytes are kept among the refused.
     """
 
-    def __init__(self, archive: Archive, record: AssociationRecord, request: wire.Command, transfer_syntax_uid: str) -> None:
-        self._archive, self._record = archive, record
+    def __init__(
+        self,
+        archive: Archive,
+        record: AssociationRecord,
+        request: wire.Command,
+        transfer_syntax_uid: str,
+        *,
+        origin: str = "received",
+    ) -> None:
+        self._archive, self._record, self._origin = archive, record, origin
         self._file: DurableFile | None = None
         self._nameless: UnreadableInstance | None = None
         self._failure: VeraiconError | SQLAlchemyError | OSError | None = None
@@ -118,7 +137,7 @@ class InstanceReception:
         if self._nameless is not None:
             self._archive.refuse_landing(file, self._nameless, source=source)
             raise self._nameless
-        landed = self._archive.finish_landing(file, source=source)
+        landed = self._archive.finish_landing(file, source=source, origin=self._origin)
         self._record.count(landed.landing.name.lower())
 
     def _refused(self, failure: VeraiconError | SQLAlchemyError | OSError) -> tuple[int, str]:

@@ -1,7 +1,8 @@
 """A PACS that speaks DICOMweb, as we call it: probe, search, retrieve a series, store. What goes wrong is said in words.
 
 QIDO-RS and STOW-RS go by dicomweb-client. A series is read by our own multipart reader over the same session: the bytes stay as
-they come (dicomweb-client decodes each instance at once), and a peer that sends without end meets a limit.
+they come (dicomweb-client decodes each instance at once) and need not fit into memory, and a peer that sends without end
+meets a limit.
 
 References
 ----------
@@ -11,7 +12,7 @@ DICOM PS3.18 10.4 (Retrieve), 10.5 (Store), 10.6 (Search).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -23,10 +24,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_node.holding.files import to_part10
-from dicom_node.holding.headers import PARSE_ERRORS, read_header
+from dicom_node.holding.headers import PARSE_ERRORS, text_of
 from dicom_node.statuses import in_words
 from dicom_node.web.media_types import DICOM, DICOM_JSON, parse_media_type
-from dicom_node.web.multipart import MultipartReader, PartBegan, PartData, boundary_of
+from dicom_node.web.multipart import Event, MultipartReader, boundary_of
 from domain.errors import (
     InputError,
     PeerAnswerInvalid,
@@ -39,6 +40,10 @@ from domain.errors import (
 from domain.identifiers import require_uid
 
 _LEVELS = {"STUDY": "search_for_studies", "SERIES": "search_for_series", "IMAGE": "search_for_instances"}
+_UNIQUE_KEYS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+
+# A search that finds more is too wide to be read, or has no end.
+_MAX_MATCHES = 200_000
 
 # Instances are sent in requests of about this size, so that a long series is never in memory as a whole.
 _BATCH_BYTES = 32 * 2**20
@@ -136,15 +141,58 @@ def search(
         return [Dataset.from_json(item) for item in found]
 
 
-def retrieve_series(peer: WebPeer, study_uid: str, series_uid: str) -> Iterator[bytes]:
-    """Yield the instances of a series as Part 10 files, as the peer holds them, while they arrive.
+def search_all(
+    peer: WebPeer,
+    level: str,
+    matching: Mapping[str, str],
+    *,
+    study_uid: str = "",
+    series_uid: str = "",
+    fields: Sequence[str] = (),
+) -> list[Dataset]:
+    """Return all matches of a search, page by page until a page brings nothing new; see `search`.
+
+    Raises
+    ------
+    PeerUnreachable, PeerRefused
+        As for `probe`.
+    PeerAnswerInvalid
+        As for `probe`; also if a match has no unique key, or the peer gives one page again and again, so that nobody knows
+        whether there are more.
+    RequestInvalid
+        If there are too many matches.
+    """
+    found: dict[str, Dataset] = {}
+    last: list[str] = []
+    offset = 0
+    while True:
+        page = search(peer, level, matching, study_uid=study_uid, series_uid=series_uid, fields=fields, offset=offset)
+        uids = [text_of(ds, _UNIQUE_KEYS[level]) for ds in page]
+        if not all(uids):
+            raise answer_invalid(peer, "QIDO-RS", f"a match without {_UNIQUE_KEYS[level]}")
+        if uids and uids == last:
+            raise answer_invalid(peer, "QIDO-RS", "the same page for another offset, which each origin server has to obey")
+        if not set(uids) - found.keys():
+            return list(found.values())
+        found |= dict(zip(uids, page, strict=True))
+        last, offset = uids, offset + len(page)
+        if len(found) > _MAX_MATCHES:
+            raise RequestInvalid(
+                found=f"a search with more than {_MAX_MATCHES} matches at {peer.name}",
+                allowed=f"at most {_MAX_MATCHES}",
+                action="narrow it: by date, modality, patient or study",
+            )
+
+
+def retrieve_series(peer: WebPeer, study_uid: str, series_uid: str) -> Generator[Event, None, None]:
+    """Yield the instances of a series as the parts of the answer, as the peer holds them, piece by piece while they arrive.
 
     Raises
     ------
     PeerUnreachable, PeerRefused
         As for `probe`; also if the connection breaks before the last instance.
     PeerAnswerInvalid
-        If the answer is no multipart body, or holds something else than instances of this series.
+        If the answer is no multipart body, or breaks its grammar.
     """
     uids = (require_uid(study_uid, attribute="StudyInstanceUID"), require_uid(series_uid, attribute="SeriesInstanceUID"))
     root = "/".join(part.rstrip("/") for part in (peer.url, peer.wado_prefix) if part)
@@ -157,11 +205,7 @@ def retrieve_series(peer: WebPeer, study_uid: str, series_uid: str) -> Iterator[
         )
         with response:
             response.raise_for_status()
-            for data in _parts(response):
-                header = read_header(data)
-                if (header.study_uid, header.series_uid) != uids:
-                    raise _invalid(peer, "WADO-RS", "an instance of another series than was asked for")
-                yield data
+            yield from _parts(response)
 
 
 def store(peer: WebPeer, datasets: Sequence[Dataset]) -> int:
@@ -187,7 +231,9 @@ def store(peer: WebPeer, datasets: Sequence[Dataset]) -> int:
             missing = sum(str(ds.SOPInstanceUID) not in named for ds in batch)
             stored += len(batch) - missing
             if missing > len(refused):
-                raise _invalid(peer, "STOW-RS", f"an answer without a word on {missing - len(refused)} of the instances sent")
+                raise answer_invalid(
+                    peer, "STOW-RS", f"an answer without a word on {missing - len(refused)} of the instances sent"
+                )
     if reasons:
         words = "; ".join(f"{count} with {in_words(reason)}" for reason, count in sorted(reasons.items()))
         raise PublicationError(
@@ -232,20 +278,13 @@ def _batches(datasets: Sequence[Dataset]) -> Iterator[list[Dataset]]:
         yield batch
 
 
-def _parts(response: Any) -> Iterator[bytes]:
+def _parts(response: Any) -> Iterator[Event]:
     content_type = parse_media_type(response.headers.get("Content-Type", ""))
     if content_type is None or content_type.name != "multipart/related":
         raise RequestInvalid(found="no multipart/related", allowed="multipart/related", action="ask the peer's maker")
     reader = MultipartReader(boundary_of(content_type), max_part_bytes=_MAX_INSTANCE_BYTES, max_parts=_MAX_INSTANCES)
-    part = bytearray()
     for piece in response.iter_content(_PIECE_BYTES):
-        for event in reader.feed(piece):
-            if isinstance(event, PartBegan):
-                part = bytearray()
-            elif isinstance(event, PartData):
-                part += event.data
-            else:
-                yield bytes(part)
+        yield from reader.feed(piece)
     reader.finish()
 
 
@@ -273,7 +312,7 @@ def _session(peer: WebPeer, service: str) -> Iterator[tuple[DICOMwebClient, requ
     except requests.HTTPError as error:
         raise _refused(peer, service, error) from error
     except requests.JSONDecodeError as error:
-        raise _invalid(peer, service, "a body that is no JSON") from error
+        raise answer_invalid(peer, service, "a body that is no JSON") from error
     except requests.RequestException as error:
         raise PeerUnreachable(
             found=f"no connection to {peer.name}, or one that broke, in {service} ({type(error).__name__})",
@@ -281,7 +320,7 @@ def _session(peer: WebPeer, service: str) -> Iterator[tuple[DICOMwebClient, requ
             action="check address, certificate and firewall, and that the peer runs; it is tried again",
         ) from error
     except (*PARSE_ERRORS, InputError) as error:
-        raise _invalid(peer, service, f"something that {service} does not allow ({type(error).__name__})") from error
+        raise answer_invalid(peer, service, f"something that {service} does not allow ({type(error).__name__})") from error
     finally:
         session.close()
 
@@ -309,7 +348,8 @@ def _refused(peer: WebPeer, service: str, error: requests.HTTPError) -> PeerErro
     )
 
 
-def _invalid(peer: WebPeer, service: str, found: str) -> PeerAnswerInvalid:
+def answer_invalid(peer: WebPeer, service: str, found: str) -> PeerAnswerInvalid:
+    """Return the error of a peer that answers a service with something else than it allows."""
     return PeerAnswerInvalid(
         found=f"{peer.name} answered {service} with {found}",
         allowed="an answer by PS3.18",

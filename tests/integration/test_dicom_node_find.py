@@ -13,7 +13,7 @@ from pynetdicom import AE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from dicom_node.archive import Archive
-from dicom_node.calling.locating import identifier
+from dicom_node.calling.dimse import identifier
 from dicom_node.presentation import FIND_CLASSES, find_contexts
 from dicom_node.scp import StorageNode
 from domain.identifiers import derive_uid

@@ -17,6 +17,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
+from dicom_node.archive import DISK_THREADS
 from dicom_node.scu import Peer, echo
 from tests.peers.node_process import NodeProcess, Usage, running_node
 from tests.peers.raw_scu import (
@@ -76,7 +77,7 @@ def still_well(node: NodeProcess, eventually: Callable[..., object]) -> Iterator
 
 
 def _rested(node: NodeProcess, eventually: Callable[..., object]) -> Usage:
-    eventually(lambda: node.usage().threads <= 3, deadline_s=10)
+    eventually(lambda: node.usage().threads <= 3 + DISK_THREADS, deadline_s=10)
     return node.usage()
 
 

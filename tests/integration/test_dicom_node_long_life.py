@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pynetdicom import AE
 
+from dicom_node.archive import DISK_THREADS
 from dicom_node.presentation import verification_contexts
 from dicom_node.scu import Peer, echo
 from tests.peers.dcmtk import run_dcmtk
@@ -18,7 +19,7 @@ from tests.peers.raw_scu import ECHO, raw_scu
 
 
 def _rested(node: NodeProcess, eventually: Callable[..., object]) -> Usage:
-    eventually(lambda: node.usage().threads <= 3, deadline_s=15)
+    eventually(lambda: node.usage().threads <= 3 + DISK_THREADS, deadline_s=15)
     return node.usage()
 
 

@@ -18,7 +18,9 @@ from pynetdicom import AE, evt
 
 from dicom_node.archive import Archive
 from dicom_node.calling import locating
-from dicom_node.calling.pulling import PullCounts, pull_by_get, pull_by_move, with_retries
+from dicom_node.calling.dimse import By, DimseRemote, identifier
+from dicom_node.calling.pulling import pull_by_get, pull_by_move, with_retries
+from dicom_node.calling.remote import PullCounts, RemoteSeries, RemoteStudy
 from dicom_node.calling.sending import store
 from dicom_node.holding.files import to_part10
 from dicom_node.presentation import GET_CLASSES, UNCOMPRESSED
@@ -54,7 +56,7 @@ def upload(orthanc: Orthanc, *files: bytes) -> None:
 
 
 def wanted(level: str, **keys: str) -> Dataset:
-    return locating.identifier(level, **keys)
+    return identifier(level, **keys)
 
 
 @pytest.mark.requirement("DICOM-PULL-001")
@@ -64,12 +66,13 @@ def test_each_transfer_syntax_comes_by_c_get_as_the_peer_holds_it(
     orthanc, _ = orthanc_beside
     sent = [dcmread(path) for path in sorted(data_folder("dicom/mr_siemens_7_transfer_syntaxes").glob("*.dcm"))]
     upload(orthanc, *(path.read_bytes() for path in sorted(data_folder("dicom/mr_siemens_7_transfer_syntaxes").glob("*.dcm"))))
-    (series,) = locating.series(orthanc.peer, str(sent[0].StudyInstanceUID))
-    classes = set(locating.instances(orthanc.peer, series).values())
+    remote = DimseRemote(orthanc.peer)
+    (series,) = locating.series(remote, RemoteStudy(str(sent[0].StudyInstanceUID)))
+    classes = set(locating.instances(remote, series).values())
     assert classes == {MRImageStorage}
     told: list[PullCounts] = []
-    identifier = wanted("SERIES", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.series_uid)
-    counts = pull_by_get(orthanc.peer, identifier, archive, sop_class_uids=sorted(classes), tell=told.append)
+    asked = wanted("SERIES", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.series_uid)
+    counts = pull_by_get(orthanc.peer, asked, archive, sop_class_uids=sorted(classes), tell=told.append)
     assert (counts.completed, counts.failed) == (len(sent), 0)
     assert told[-1] == counts
     for ds in sent:
@@ -79,7 +82,7 @@ def test_each_transfer_syntax_comes_by_c_get_as_the_peer_holds_it(
         assert held.file_meta.TransferSyntaxUID == ds.file_meta.TransferSyntaxUID
 
 
-@pytest.mark.requirement("DICOM-QR-009", "DICOM-PULL-002", "DICOM-PULL-003")
+@pytest.mark.requirement("DICOM-QR-009", "DICOM-PULL-002", "DICOM-PULL-003", "DICOM-PULL-009")
 def test_priors_of_an_accession_come_from_orthanc_by_c_move_into_our_running_node(
     archive: Archive, orthanc_beside: tuple[Orthanc, int]
 ) -> None:
@@ -95,23 +98,26 @@ def test_priors_of_an_accession_come_from_orthanc_by_c_move_into_our_running_nod
             ds.PatientID, ds.StudyDate, ds.AccessionNumber = patient, day, accession
 
         upload(orthanc, *part10_series(3, name=name, change=change))
-    current = locating.of_accession(orthanc.peer, "ACC-1")
-    priors = locating.priors(orthanc.peer, current)
+    remote = DimseRemote(orthanc.peer, By.MOVE)
+    current = locating.of_accession(remote, "ACC-1")
+    priors = locating.priors(remote, current)
     assert [study.study_uid for study in current] == [derive_uid("now", "study")]
     assert [study.study_uid for study in priors] == [derive_uid("prior", "study")]
     node = StorageNode(archive, ae_title="VERAICON", host="127.0.0.1", port=node_port)
     node.start()
     try:
-        for study in (*current, *priors):
-            counts = pull_by_move(orthanc.peer, wanted("STUDY", StudyInstanceUID=study.study_uid), "VERAICON")
+        series = [one for study in (*current, *priors) for one in locating.series(remote, study)]
+        for one in series:
+            counts = remote.fetch(one, archive, listed=locating.instances(remote, one))
             assert counts.failed == 0
-            assert len(archive.references({"StudyInstanceUID": [study.study_uid]})) == 3
+            assert len(archive.references({"SeriesInstanceUID": [one.series_uid]})) == 3
+        assert [settled.series_uid for settled in archive.unannounced(0)] == [derive_uid("now", "series")]
     finally:
         node.stop()
     with pytest.raises(PeerRefused):
         pull_by_move(orthanc.peer, wanted("STUDY", StudyInstanceUID=current[0].study_uid), "NOBODY")
     with pytest.raises(ResourceNotFound):
-        locating.of_accession(orthanc.peer, "ACC-9")
+        locating.of_accession(remote, "ACC-9")
 
 
 @pytest.mark.requirement("DICOM-PULL-003")
@@ -161,9 +167,9 @@ def test_dcmqrscp_of_dcmtk_gives_by_get_and_by_move(archive: Archive, tmp_path: 
         peer = Peer("dcmqr", "DCMQR", "127.0.0.1", port, timeout_s=10.0)
         sent = series_datasets(6)
         store(peer, sent)
-        (study,) = locating.studies(peer, PatientID="P-1")
-        (series,) = locating.series(peer, study.study_uid)
-        assert set(locating.instances(peer, series)) == {str(ds.SOPInstanceUID) for ds in sent}
+        (study,) = locating.of_patient(DimseRemote(peer), "P-1")
+        (series,) = locating.series(DimseRemote(peer), study)
+        assert set(locating.instances(DimseRemote(peer), series)) == {str(ds.SOPInstanceUID) for ds in sent}
         asked = wanted("SERIES", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.series_uid)
         assert pull_by_get(peer, asked, archive, sop_class_uids=[MRImageStorage]).completed == 6
         other = new_archive(tmp_path / "moved")
@@ -328,6 +334,7 @@ def test_a_full_disk_is_told_to_the_peer_and_to_us(tmp_path: Path) -> None:
         pull(peer, archive)
 
 
+@pytest.mark.requirement("DICOM-PULL-009")
 def test_our_own_node_is_a_peer_too(archive: Archive, tmp_path: Path) -> None:
     theirs = new_archive(tmp_path / "theirs")
     sent = series_datasets(5)
@@ -338,6 +345,10 @@ def test_our_own_node_is_a_peer_too(archive: Archive, tmp_path: Path) -> None:
     try:
         peer = Peer("theirs", "THEIRS", "127.0.0.1", node.port, timeout_s=10.0)
         assert pull_by_get(peer, wanted("STUDY", StudyInstanceUID=STUDY), archive).completed == 5
+        prior = RemoteSeries(STUDY, derive_uid("series", "series"), prior=True)
+        aside = new_archive(tmp_path / "aside")
+        assert DimseRemote(peer).fetch(prior, aside, listed={}).completed == 5
     finally:
         node.stop()
+    assert (len(archive.unannounced(0)), aside.unannounced(0)) == (1, [])
     assert [r.digest for r in archive.references({})] == [r.digest for r in theirs.references({})]

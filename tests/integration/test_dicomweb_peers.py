@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -15,10 +12,12 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_node.holding.files import to_part10
+from dicom_node.web.multipart import PartBegan, PartData
 from dicom_node.web.peer import WebPeer, probe, retrieve_series, search, store
 from dicom_node.writing import write_series
 from domain.errors import PeerAnswerInvalid, PeerError, PeerRefused, PeerUnreachable, PublicationError
 from tests.builders_dicom import generated_phantom, part10_series, series_datasets, series_identity, source_series
+from tests.peers.http_stub import answering, stub
 from tests.peers.orthanc import Orthanc, find_dicomweb, running_orthanc
 from tests.peers.web_server import serving
 from veraicon.destinations import DicomWebDestination
@@ -46,6 +45,16 @@ def _peer(orthanc: Orthanc) -> WebPeer:
     return WebPeer("orthanc", f"{orthanc.url}/dicom-web/", timeout_s=20.0)
 
 
+def _retrieved(peer: WebPeer, study: str, series: str) -> list[bytes]:
+    parts: list[bytes] = []
+    for event in retrieve_series(peer, study, series):
+        if isinstance(event, PartBegan):
+            parts.append(b"")
+        elif isinstance(event, PartData):
+            parts[-1] += event.data
+    return parts
+
+
 @pytest.mark.requirement("DICOM-WEB-011")
 def test_a_series_is_stored_found_and_fetched_at_orthanc(orthanc: Orthanc, data_folder: Callable[[str], Path]) -> None:
     peer = _peer(orthanc)
@@ -60,14 +69,14 @@ def test_a_series_is_stored_found_and_fetched_at_orthanc(orthanc: Orthanc, data_
     assert [one.SeriesInstanceUID for one in found] == [series]
     assert len(search(peer, "IMAGE", {}, study_uid=study, series_uid=series)) == found[0].NumberOfSeriesRelatedInstances
     sent = {str(ds.SOPInstanceUID): ds for ds in datasets if ds.SeriesInstanceUID == series}
-    for data in retrieve_series(peer, study, series):
+    for data in _retrieved(peer, study, series):
         ds = dcmread(io.BytesIO(data))
         original = sent.pop(str(ds.SOPInstanceUID))
         assert ds.file_meta.TransferSyntaxUID == original.file_meta.TransferSyntaxUID
         assert ds.PixelData == original.PixelData
     assert not sent
     with pytest.raises(PeerRefused, match="404"):
-        list(retrieve_series(peer, study, "1.2.3.4"))
+        _retrieved(peer, study, "1.2.3.4")
 
 
 @pytest.mark.requirement("DICOM-WEB-011")
@@ -119,47 +128,11 @@ def test_our_client_and_our_server_understand_each_other_and_the_token_is_needed
         peer = WebPeer("us", url, token="letmein")
         assert "letmein" not in repr(peer)
         assert store(peer, datasets) == 3
-        assert sorted(retrieve_series(peer, study, series)) == sorted(to_part10(ds) for ds in datasets)
+        assert sorted(_retrieved(peer, study, series)) == sorted(to_part10(ds) for ds in datasets)
         changed = series_datasets(3)
         changed[1].PatientName = "Other^Bytes"
         with pytest.raises(PublicationError, match="2 of 3 instances stored by us: 1 with 0x0111"):
             store(peer, changed)
-
-
-@contextmanager
-def _stub(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self)
-
-        def do_POST(self) -> None:
-            answer(self)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def _answering(
-    status: int, content_type: str, body: bytes, *, length: int | None = None
-) -> Callable[[BaseHTTPRequestHandler], None]:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        handler.send_response(status)
-        handler.send_header("Content-Type", content_type)
-        handler.send_header("Content-Length", str(len(body) if length is None else length))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
 
 
 @pytest.mark.requirement("DICOM-WEB-012")
@@ -176,12 +149,12 @@ def _answering(
 def test_a_peer_that_answers_something_else_is_told_by_kind(
     status: int, content_type: str, body: bytes, error: type[PeerError]
 ) -> None:
-    with _stub(_answering(status, content_type, body)) as url:
+    with stub(answering(status, content_type, body)) as url:
         peer = WebPeer("stub", url, timeout_s=5.0)
         with pytest.raises(error):
             store(peer, series_datasets(1))
         with pytest.raises(error):
-            list(retrieve_series(peer, "1.2", "1.2.3"))
+            _retrieved(peer, "1.2", "1.2.3")
 
 
 @pytest.mark.requirement("DICOM-WEB-012")
@@ -190,10 +163,10 @@ def test_an_answer_that_breaks_off_and_a_silent_peer_are_unreachable(free_port: 
     body = b"--b\r\n\r\n" + data
     study = str(series_datasets(1)[0].StudyInstanceUID)
     with (
-        _stub(_answering(200, 'multipart/related; type="application/dicom"; boundary=b', body, length=10**6)) as url,
+        stub(answering(200, 'multipart/related; type="application/dicom"; boundary=b', body, length=10**6)) as url,
         pytest.raises(PeerUnreachable),
     ):
-        list(retrieve_series(WebPeer("stub", url, timeout_s=5.0), study, "1.2.3"))
+        _retrieved(WebPeer("stub", url, timeout_s=5.0), study, "1.2.3")
     with pytest.raises(PeerUnreachable):
         probe(WebPeer("nobody", f"http://127.0.0.1:{free_port()}", timeout_s=2.0))
 
@@ -206,7 +179,7 @@ def test_a_refusal_of_every_instance_names_count_and_reason() -> None:
     told = Dataset()
     told.FailedSOPSequence = [item]
     with (
-        _stub(_answering(409, "application/dicom+json; charset=utf-8", told.to_json().encode())) as url,
+        stub(answering(409, "application/dicom+json; charset=utf-8", told.to_json().encode())) as url,
         pytest.raises(PublicationError, match="0 of 1 instances stored by stub: 1 with 0x0122"),
     ):
         store(WebPeer("stub", url, timeout_s=5.0), [ds])

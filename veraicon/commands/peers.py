@@ -1,4 +1,4 @@
-"""Commands that talk to DICOM peers: does it answer, what has it, fetch it."""
+"""Commands that talk to DICOM peers, by DIMSE or DICOMweb: does it answer, what has it, fetch it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from rich.table import Table
 from veraicon.commands.console import err, out, settings_of, show_json
 
 if TYPE_CHECKING:
-    from dicom_node.calling.locating import RemoteSeries
-    from dicom_node.calling.pulling import PullCounts
+    from dicom_node.calling.remote import PullCounts, RemoteSeries
     from veraicon.pulls import Puller
 
 app = typer.Typer(help="Configured DICOM peers.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Name of a destination, or of a source with host and port.")]
+Name = Annotated[str, typer.Argument(help="Name of a destination, a DICOMweb peer, or a source with host and port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -35,7 +34,7 @@ class Level(StrEnum):
 
 
 class Way(StrEnum):
-    """How instances come."""
+    """How instances of a DIMSE peer come."""
 
     GET = "get"
     MOVE = "move"
@@ -62,11 +61,10 @@ _PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 
 @app.command("echo")
 def echo(context: typer.Context, name: Name) -> None:
-    """Send C-ECHO to a peer."""
-    from dicom_node.scu import echo as c_echo
-    from veraicon.peers import named_peer
+    """Ask a peer whether it answers: C-ECHO, or a search for one study where it speaks DICOMweb."""
+    from veraicon.peers import named_remote
 
-    c_echo(named_peer(settings_of(context), name))
+    named_remote(settings_of(context), name).echo()
     err.print(f"{name} answers")
 
 
@@ -84,12 +82,9 @@ def find(
     show_patient: Annotated[bool, typer.Option("--show-patient", help="Show ids, names and birth dates too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a peer what it has (C-FIND); patients are not named unless you say so."""
-    from dicom_node.calling.locating import identifier
+    """Ask a peer what it has (C-FIND or QIDO-RS); patients are not named unless you say so."""
     from dicom_node.holding.headers import text_of
-    from dicom_node.presentation import FIND_CLASSES
-    from dicom_node.scu import find as c_find
-    from veraicon.peers import named_peer
+    from veraicon.peers import named_remote
 
     columns = (*(_PATIENT if show_patient else ()), *_COLUMNS[level])
     of_modality = "ModalitiesInStudy" if level is Level.STUDY else "Modality"
@@ -101,9 +96,8 @@ def find(
         "StudyDate": date,
         of_modality: modality,
     }
-    wanted = identifier(level.name, *columns, **{keyword: value for keyword, value in keys.items() if value})
-    root = FIND_CLASSES[0] if level is Level.PATIENT else FIND_CLASSES[1]
-    found = c_find(named_peer(settings_of(context), name), wanted, sop_class_uid=root)
+    matching = {keyword: value for keyword, value in keys.items() if value}
+    found = named_remote(settings_of(context), name).find(level.name, columns, matching)
     rows = [{column: text_of(ds, column) for column in columns} for ds in found]
     if as_json:
         show_json(rows)
@@ -125,25 +119,32 @@ def pull(
     study_uid: Annotated[str, typer.Option(help="This study.")] = "",
     series_uid: Annotated[str, typer.Option(help="Only this series; most peers need --study-uid beside it.")] = "",
     patient_id: Annotated[str, typer.Option(help="All studies of this patient.")] = "",
-    by: Annotated[Way, typer.Option(help="get: over our own association. move: the peer sends to our node.")] = Way.GET,
+    by: Annotated[
+        Way | None,
+        typer.Option(help="DIMSE only. get (default): over our own association. move: the peer sends to our node."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch studies from a peer into our archive; where they settle like pushed ones, a request is made of each series.
+    """Fetch studies from a peer into our archive (C-GET, C-MOVE or WADO-RS).
+
+    What you name settles like what is pushed, and a request is made of each series. Of the studies that --priors adds none is
+    made: they are there to be seen, and `veraicon job new` asks for one.
 
     With --by move the peer sends to our node: `veraicon serve` must be running on this archive, and the peer must know our AE
     title with host and port.
     """
+    from dicom_node.calling.dimse import By
     from domain.errors import IncompleteSeries, PeerRefused
-    from veraicon.peers import named_peer
-    from veraicon.pulls import By, Puller
+    from veraicon.peers import named_remote
+    from veraicon.pulls import Puller
     from veraicon.wiring import open_site
 
     settings = settings_of(context)
-    peer = named_peer(settings, name)
+    remote = named_remote(settings, name, by=By(by.value) if by else None)
     with open_site(settings) as site, _progress() as (progress, tell):
-        puller = Puller(peer, site.archive, By(by.value), tell=tell)
+        puller = Puller(remote, site.archive, tell=tell)
         if by is Way.MOVE:
-            err.print(f"{name} sends to {peer.calling_ae_title}, our node, which has to be running")
+            err.print(f"{name} sends to {settings.node.ae_title}, our node, which has to be running")
         series = _series(
             puller, accession=accession, priors=priors, study_uid=study_uid, series_uid=series_uid, patient_id=patient_id
         )
@@ -167,7 +168,7 @@ def pull(
 
 
 def _series(puller: Puller, *, series_uid: str, **keys: Any) -> list[RemoteSeries]:
-    from dicom_node.calling.locating import RemoteStudy
+    from dicom_node.calling.remote import RemoteStudy
     from domain.errors import ResourceNotFound
 
     alone = bool(series_uid) and not any(keys.values())
@@ -175,7 +176,7 @@ def _series(puller: Puller, *, series_uid: str, **keys: Any) -> list[RemoteSerie
     found = puller.series_of(studies, series_uid=series_uid)
     if not found:
         raise ResourceNotFound(
-            found=f"no series at {puller.peer.name} for what was named",
+            found=f"no series at {puller.remote.name} for what was named",
             allowed="an accession, study, series or patient that the peer has",
             action="see what it has: veraicon peer find; name the study of a series too",
         )

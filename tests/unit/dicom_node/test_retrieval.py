@@ -20,8 +20,9 @@ from pynetdicom import build_context
 from pynetdicom.dimse_messages import C_CANCEL_RQ, C_GET_RQ
 
 from dicom_node.calling.delivery import choose_context
-from dicom_node.calling.locating import RemoteStudy, identifier
+from dicom_node.calling.dimse import identifier
 from dicom_node.calling.pulling import with_retries
+from dicom_node.calling.remote import RemoteStudy
 from dicom_node.holding.index import Holding
 from dicom_node.presentation import RECEIVED_SYNTAXES, received_contexts, storage_batches
 from dicom_node.services.cancelling import Cancellations
