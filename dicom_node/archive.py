@@ -1,7 +1,8 @@
 """The archive: bytes as they came, safe on disk and in the index before anyone is told Success.
 
-Order of a landing: free room, header, file (temporary, fsync, rename, fsync of the folder), index row, answer. A kill at any
-point leaves either nothing, a file without a row (the sender was not told, and its repeat adopts the file), or everything.
+Order of a landing: free room, file (temporary, fsync, rename, fsync of the folder) while the header is read, commit of the index
+row, answer. A kill at any point leaves either nothing, a file without a row (the sender was not told, and its repeat adopts it),
+or everything.
 
 A file is named by the digest of its bytes, never by a UID: a UID comes from outside.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from io import BytesIO
@@ -27,6 +28,7 @@ from dicom_node.holding.entities import Entity
 from dicom_node.holding.files import DurableFile, digest_of, make_folders, remove_leftovers, series_digest, write_durably
 from dicom_node.holding.headers import PARSE_ERRORS, InstanceHeader, read_header
 from dicom_node.holding.index import Holding, Index, Landing
+from dicom_node.holding.sameness import same_instance
 from dicom_node.holding.settling import COMPLETE_QUIET_S, Declared, Settling, quiet_needed_s
 from dicom_node.reading import describe_series
 from dicom_node.tables import InstanceRow
@@ -52,7 +54,7 @@ class LandedInstance:
     Attributes
     ----------
     reference : InstanceReference
-        To the bytes that were handed in, also where they were kept aside.
+        To the bytes that were handed in, also where they were kept aside; of a duplicate, to those that are held.
     landing : Landing
         New, duplicate or conflict.
     """
@@ -122,6 +124,10 @@ class Archive:
         make_folders(folder, ["incoming", "refused", *(f"instances/{number:02x}" for number in range(256))])
         remove_leftovers(folder, before_s=time.time() - _LEFTOVER_AGE_S)
 
+    def close(self) -> None:
+        """Wait for what is on its way to the disk."""
+        self._disk.shutdown()
+
     def land(self, data: bytes, *, source: str, origin: str = "received") -> LandedInstance:
         """Keep one Part 10 file for good and index it; return only when both are durable.
 
@@ -131,8 +137,9 @@ class Archive:
             A Part 10 file, kept byte for byte.
         source : str
             AE title of the sender.
-        origin : {"received", "generated"}
-            ``generated`` marks a series that we published ourselves; it is never announced.
+        origin : {"received", "pulled", "generated"}
+            Only a received series is announced: neither a prior that we fetched (until it is pushed, or declared complete) nor
+            one that we published ourselves.
 
         Raises
         ------
@@ -174,16 +181,30 @@ class Archive:
                 origin=origin,
                 now_s=self._clock(),
                 bytes_safe=kept.result,
+                is_same=lambda held: self._holds_same(held, path),
             )
         except UnreadableInstance as error:
             kept.result()
             self.refuse_landing(file, error, source=source)
             raise
+        finally:
+            wait([kept])  # whoever began the landing discards the file next
         if landing is Landing.CONFLICT:
             _log.warning(
                 "other bytes came under a held UID and were kept aside", digest=digest, held=held_digest, source=source
             )
-        return LandedInstance(_reference(header, digest), header.study_uid, header.series_uid, landing)
+        elif held_digest != digest and not self._index.knows_bytes(digest):
+            path.unlink(missing_ok=True)  # the held instance, told by another service or in another transfer syntax
+        reference = _reference(header, held_digest if landing is Landing.DUPLICATE else digest)
+        return LandedInstance(reference, header.study_uid, header.series_uid, landing)
+
+    def _holds_same(self, held_digest: str, path: Path) -> bool:
+        """Whether new bytes hold the same instance as held ones; damaged ones hold nothing."""
+        try:
+            held = self._path_of(held_digest).read_bytes()
+        except FileNotFoundError:
+            return False
+        return digest_of(held) == held_digest and same_instance(held, path.read_bytes())
 
     def refuse_landing(self, file: DurableFile, error: VeraiconError, *, source: str) -> None:
         """Keep bytes that cannot be filed, with the reason; nothing that reached us is lost."""

@@ -21,6 +21,7 @@ class Status(IntEnum):
     """
 
     SUCCESS = 0x0000
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
     PENDING = 0xFF00
     CANCEL = 0xFE00
     OUT_OF_RESOURCES = 0xA700

@@ -92,7 +92,13 @@ class InstanceRow(DicomTable, table=True):
 
 
 class ConflictRow(DicomTable, table=True):
-    """Other bytes that came under a UID that we hold already: kept aside, never mixed in."""
+    """Other bytes that came under a UID that we hold already: kept aside, never mixed in.
+
+    Attributes
+    ----------
+    settled_s : float or None
+        When the same source sent again what is held, and so took these bytes back.
+    """
 
     __tablename__ = "dicom_conflict"
 
@@ -101,6 +107,7 @@ class ConflictRow(DicomTable, table=True):
     held_digest: str = Field(max_length=71)
     source: str
     landed_s: float
+    settled_s: float | None = None
 
 
 class RefusedRow(DicomTable, table=True):

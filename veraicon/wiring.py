@@ -152,6 +152,7 @@ def open_site(settings: Settings) -> Iterator[Site]:
     try:
         yield Site(settings, engine, archive, fhir, jobs, key)
     finally:
+        archive.close()
         jobs.close()
         if isinstance(fhir, FhirClient):
             fhir.close()

@@ -46,7 +46,7 @@ class Reception(Protocol):
         ...
 
 
-Begin = Callable[[Any, wire.Command, str], Reception]
+Begin = Callable[[Any, wire.Command, str, str], Reception]
 
 
 class DirectStorage:
@@ -57,7 +57,7 @@ class DirectStorage:
     assoc : Association
         Of pynetdicom, as acceptor.
     begin : callable
-        Takes the association, the command of a C-STORE request and the transfer syntax of its context; returns its reception.
+        Takes the association, the command of a C-STORE request, abstract and transfer syntax of its context; returns its reception.
     """
 
     def __init__(self, assoc: Any, begin: Begin) -> None:
@@ -148,7 +148,7 @@ class DirectStorage:
             self._pass_items(held)
             return False
         self._context_id = pdv.context_id
-        self._reception = self._begin(self._assoc, self._request, str(context.transfer_syntax[0]))
+        self._reception = self._begin(self._assoc, self._request, str(context.abstract_syntax), str(context.transfer_syntax[0]))
         if not self._data_follows():
             self._answer()
         return True

@@ -16,7 +16,7 @@ from dicom_node.archive import Archive
 from dicom_node.association import wire
 from dicom_node.association.direct_storage import DirectStorage
 from dicom_node.association.policy import AssociationRecord
-from dicom_node.association.watchdog import Movement
+from dicom_node.association.waiting import Movement
 from dicom_node.scu import Peer
 from dicom_node.services.storage import InstanceReception
 from dicom_node.statuses import Status
@@ -41,7 +41,7 @@ class Arrivals:
         self.movement: Movement | None = None
         self.no_room = False
 
-    def begin(self, _assoc: Any, request: wire.Command, transfer_syntax_uid: str) -> Arriving:
+    def begin(self, _assoc: Any, request: wire.Command, _abstract_syntax_uid: str, transfer_syntax_uid: str) -> Arriving:
         """Return the reception of one instance, see `dicom_node.association.direct_storage`."""
         reception = InstanceReception(self._archive, self._record, request, transfer_syntax_uid, origin=self._origin)
         return Arriving(self, reception)

@@ -118,9 +118,11 @@ class ReceivedCommitments:
         return int(abandoned)
 
     def in_conflict(self, sop_instance_uids: Sequence[str], source: str) -> set[str]:
-        """Return those UIDs under which this source sent other bytes than we hold."""
+        """Return those UIDs under which this source sent other bytes than we hold, and has not sent again what we hold."""
         statement = select(ConflictRow.sop_instance_uid).where(
-            col(ConflictRow.source) == source, col(ConflictRow.sop_instance_uid).in_(list(sop_instance_uids))
+            col(ConflictRow.source) == source,
+            col(ConflictRow.sop_instance_uid).in_(list(sop_instance_uids)),
+            col(ConflictRow.settled_s).is_(None),
         )
         with Session(self._engine) as session:
             return set(session.exec(statement).all())

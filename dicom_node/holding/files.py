@@ -185,7 +185,7 @@ class DurableFile:
     def keep_as(self, final: Path) -> None:
         """Give the file its name, durably, in a folder that exists.
 
-        A file that is there already is kept: names are digests, so it holds the same bytes.
+        A file of the same bytes that is there already is kept; one that has been damaged since is replaced.
 
         Raises
         ------
@@ -193,7 +193,7 @@ class DurableFile:
             If the disk is full.
         """
         try:
-            if not final.exists():
+            if not _holds(final, self.digest):
                 os.fsync(self._descriptor)
                 self._part.rename(final)
             _sync_folder(final.parent)
@@ -238,6 +238,15 @@ def remove_leftovers(folder: Path, *, before_s: float) -> int:
                 part.unlink()
                 removed += 1
     return removed
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether a file is there and has these bytes."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == digest
+    except FileNotFoundError:
+        return False
 
 
 def make_folders(base: Path, names: Iterable[str]) -> None:

@@ -32,6 +32,10 @@ _NOTE_ARRIVAL = (
     .where(_SERIES.c.series_uid == sa.bindparam("of_series"), _SERIES.c.study_uid == sa.bindparam("of_study"))
     .values(
         source=sa.bindparam("sender"),
+        # A prior that we fetched, and that somebody sends us now, is a received series from here on.
+        origin=sa.case(
+            (sa.and_(_SERIES.c.origin == "pulled", sa.bindparam("came") == "received"), "received"), else_=_SERIES.c.origin
+        ),
         last_landed_s=sa.bindparam("at_s"),
         pending=True,
         expected_instances=sa.case(
@@ -43,6 +47,22 @@ _NOTE_ARRIVAL = (
     )
 )
 _DELETE = sa.delete(_INSTANCE).where(_INSTANCE.c.sop_instance_uid == sa.bindparam("of_instance"))
+
+
+def note_arrival(connection: sa.Connection, header: InstanceHeader, *, source: str, origin: str, now_s: float) -> bool:
+    """Note in the row of a series that an instance comes; return False where it has no row under this study."""
+    return connection.execute(_NOTE_ARRIVAL, _arrival(header, source=source, origin=origin, now_s=now_s)).rowcount == 1
+
+
+def _arrival(header: InstanceHeader, *, source: str, origin: str, now_s: float) -> dict[str, Any]:
+    return {
+        "of_series": header.series_uid,
+        "of_study": header.study_uid,
+        "sender": source,
+        "came": origin,
+        "at_s": now_s,
+        "expected": header.expected_instances,
+    }
 
 
 @dataclass(slots=True)
@@ -79,20 +99,21 @@ class KnownSeries:
                 self._known.popitem(last=False)
 
     def file(
-        self, header: InstanceHeader, row: dict[str, Any], *, source: str, now_s: float, bytes_safe: Callable[[], object]
+        self,
+        header: InstanceHeader,
+        row: dict[str, Any],
+        *,
+        source: str,
+        origin: str,
+        now_s: float,
+        bytes_safe: Callable[[], object],
     ) -> bool:
         """Commit the row of a new instance once its bytes are safe.
 
-        Return False, with nothing changed, where it is not as plain as that, or its bytes are not safe.
+        Return False, with no row of it, where it is not as plain as that, or its bytes are not safe; that something came to its
+        series may be noted then.
         """
-        arrival = {
-            "of_series": header.series_uid,
-            "of_study": header.study_uid,
-            "sender": source,
-            "at_s": now_s,
-            "expected": header.expected_instances,
-        }
-        filing = _Filing(row, arrival, bytes_safe)
+        filing = _Filing(row, _arrival(header, source=source, origin=origin, now_s=now_s), bytes_safe)
         with self._lock:
             if self._known.get(header.series_uid) != header.study_uid:
                 return False

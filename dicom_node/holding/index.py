@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, func, literal, or_
+from sqlalchemy import Engine, func, literal, or_, update
 from sqlalchemy import select as sa_select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session, col, select
 
 from dicom_node.holding.entities import Entity, group_entities, image_entity
 from dicom_node.holding.files import series_digest
-from dicom_node.holding.filing import KnownSeries
+from dicom_node.holding.filing import KnownSeries, note_arrival
 from dicom_node.holding.headers import InstanceHeader
 from dicom_node.tables import ConflictRow, InstanceRow, RefusedRow, SeriesRow, StudyRow
 from domain.errors import UnreadableInstance
@@ -45,6 +45,11 @@ NARROWING_COLUMNS = {
 
 def _at_once() -> None:
     """Bytes that are on disk already."""
+
+
+def _never(_held_digest: str) -> bool:
+    """Other bytes are another instance."""
+    return False
 
 
 class Landing(Enum):
@@ -97,6 +102,7 @@ class Index:
         origin: str,
         now_s: float,
         bytes_safe: Callable[[], object] = _at_once,
+        is_same: Callable[[str], bool] = _never,
     ) -> tuple[Landing, str]:
         """Commit the rows of one instance; return what it was, and the digest held under its UID.
 
@@ -104,6 +110,8 @@ class Index:
         ----------
         bytes_safe : callable
             Returns when its bytes are on disk, or raises; no row is committed before.
+        is_same : callable
+            Tells whether the bytes with a held digest hold the same instance; asked where another digest is held under its UID.
 
         Raises
         ------
@@ -111,13 +119,15 @@ class Index:
             If its series is known under another study.
         """
         row = header.columns_of(InstanceRow) | {"digest": digest, "size_bytes": size_bytes, "source": source, "landed_s": now_s}
-        if self._known_series.file(header, row, source=source, now_s=now_s, bytes_safe=bytes_safe):
+        if self._known_series.file(header, row, source=source, origin=origin, now_s=now_s, bytes_safe=bytes_safe):
             return Landing.STORED, digest
 
         def write(session: Session) -> tuple[Landing, str]:
             held = session.get(InstanceRow, header.sop_instance_uid)
-            if held is not None and held.digest == digest:
+            if held is not None:
                 bytes_safe()
+            if held is not None and (held.digest == digest or is_same(held.digest)):
+                _settle_conflicts(session, header.sop_instance_uid, source=source, now_s=now_s)
                 return Landing.DUPLICATE, held.digest
             if held is not None:
                 conflict = ConflictRow(
@@ -128,11 +138,9 @@ class Index:
                     landed_s=now_s,
                 )
                 session.merge(conflict)
-                bytes_safe()
                 return Landing.CONFLICT, held.digest
             _open_study(session, header)
-            series = _open_series(session, header, source=source, origin=origin, now_s=now_s)
-            _note_arrival(series, header, source=source, now_s=now_s)
+            _open_series(session, header, source=source, origin=origin, now_s=now_s)
             session.add(InstanceRow(**row))
             session.flush()
             bytes_safe()
@@ -268,22 +276,27 @@ def _open_study(session: Session, header: InstanceHeader) -> None:
         session.flush()
 
 
-def _open_series(session: Session, header: InstanceHeader, *, source: str, origin: str, now_s: float) -> SeriesRow:
-    row = session.get(SeriesRow, header.series_uid)
-    if row is None:
-        row = SeriesRow(**header.columns_of(SeriesRow), source=source, origin=origin, last_landed_s=now_s)
-        session.add(row)
+def _open_series(session: Session, header: InstanceHeader, *, source: str, origin: str, now_s: float) -> None:
+    """Have the row of a series, and note in it that an instance comes: in the database, never by what was read before."""
+    if session.get(SeriesRow, header.series_uid) is None:
+        session.add(SeriesRow(**header.columns_of(SeriesRow), source=source, origin=origin, last_landed_s=now_s))
         session.flush()
-    if row.study_uid != header.study_uid:
+    if not note_arrival(session.connection(), header, source=source, origin=origin, now_s=now_s):
         raise UnreadableInstance(
             found="a Series Instance UID that is known under another study",
             allowed="one study for each series (PS3.3 A.1.2)",
             action="mend the sender; the bytes are kept in the archive's refused folder",
         )
-    return row
 
 
-def _note_arrival(row: SeriesRow, header: InstanceHeader, *, source: str, now_s: float) -> None:
-    row.source, row.last_landed_s, row.pending = source, now_s, True
-    if header.expected_instances is not None:
-        row.expected_instances = max(row.expected_instances or 0, header.expected_instances)
+def _settle_conflicts(session: Session, sop_instance_uid: str, *, source: str, now_s: float) -> None:
+    """A sender that repeats what is held takes back the other bytes that it has sent."""
+    session.execute(
+        update(ConflictRow)
+        .where(
+            col(ConflictRow.sop_instance_uid) == sop_instance_uid,
+            col(ConflictRow.source) == source,
+            col(ConflictRow.settled_s).is_(None),
+        )
+        .values(settled_s=now_s)
+    )

@@ -122,12 +122,13 @@ class Settling:
                     allowed="a series that was received here",
                     action="send the series, or check its UID",
                 )
-            if row.origin != "received":
+            if row.origin == "generated":
                 raise RequestInvalid(
                     found="a series that we have generated",
                     allowed="a received series: one of our own is never a source",
                     action="name the series that was received",
                 )
+            row.origin = "received"  # a prior that we fetched is a source where somebody says so
             digests = session.exec(select(InstanceRow.digest).where(col(InstanceRow.series_uid) == series_uid)).all()
             trigger = SeriesTriggerRow(
                 series_uid=series_uid, series_digest=series_digest(digests), asked_by=asked_by, asked_s=time.time()

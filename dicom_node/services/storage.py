@@ -55,7 +55,12 @@ class StorageService:
         if direct is not None:
             direct.abandon()
 
-    def _begin(self, assoc: Any, request: wire.Command, transfer_syntax_uid: str) -> InstanceReception:
+    def _begin(
+        self, assoc: Any, request: wire.Command, abstract_syntax_uid: str, transfer_syntax_uid: str
+    ) -> InstanceReception | RefusedReception:
+        if wire.text(request, wire.SOP_CLASS_UID) != abstract_syntax_uid:
+            self._audit.record(assoc).count("refused")
+            return RefusedReception()
         origin = "pulled" if _brings_a_prior(assoc, request) else "received"
         return InstanceReception(self._archive, self._audit.record(assoc), request, transfer_syntax_uid, origin=origin)
 
@@ -65,6 +70,23 @@ def _brings_a_prior(assoc: Any, request: wire.Command) -> bool:
     if wire.number(request, wire.MOVE_ORIGINATOR_ID) != PRIOR_MOVE_ID:
         return False
     return wire.text(request, wire.MOVE_ORIGINATOR) == str(assoc.requestor.primitive.called_ae_title).strip()
+
+
+class RefusedReception:
+    """C-STORE of an instance whose SOP class is not that of its presentation context (PS3.7 9.1.1.1.4): nothing is kept.
+
+    - 0x0122 Refused, SOP class not supported (PS3.7 C.5.9).
+    """
+
+    def write(self, data: memoryview) -> None:
+        """Let it go."""
+
+    def finish(self) -> tuple[int, str]:
+        """Return status and comment."""
+        return Status.SOP_CLASS_NOT_SUPPORTED, "the presentation context is of another SOP class"
+
+    def abandon(self) -> None:
+        """Nothing was written."""
 
 
 class InstanceReception:

@@ -130,6 +130,18 @@ def test_a_long_push_is_no_idle_association(node: StorageNode, archive: Archive)
 
 
 @pytest.mark.requirement("DICOM-ASSOC-008")
+def test_an_instance_in_the_context_of_another_class_is_refused_by_name(node: StorageNode, archive: Archive) -> None:
+    """Context 3 is Verification."""
+    command, data = _message(1, 1)
+    with association(_peer(node), _CONTEXTS) as assoc, direct_sender(assoc):
+        raw = _raw(assoc)
+        raw.sendall(wire.pdu_of(_pieces(3, command, 4000, command=True)) + wire.pdu_of(_pieces(3, data, 300, command=False)))
+        assert _statuses(raw, 1) == [0x0122]
+        raw.sendall(wire.pdu_of(_pieces(1, command, 4000, command=True)) + wire.pdu_of(_pieces(1, data, 300, command=False)))
+        assert _statuses(raw, 1) == [0]
+    assert len(archive.references({})) == 1
+
+
 @pytest.mark.parametrize(
     "items",
     [

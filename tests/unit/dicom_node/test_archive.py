@@ -5,25 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from sqlalchemy import delete, event
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, select
 
 from dicom_node.archive import Archive
+from dicom_node.commitment.records import ReceivedCommitments
 from dicom_node.holding import files
-from dicom_node.holding.files import digest_of, series_digest
+from dicom_node.holding.files import digest_of, series_digest, to_part10
 from dicom_node.holding.headers import read_header
 from dicom_node.holding.index import Landing
 from dicom_node.tables import ConflictRow, InstanceRow, RefusedRow
 from domain.errors import StorageExhausted, UnreadableInstance
 from domain.identifiers import InstanceUid, derive_uid
 from domain.series import InstanceReference
-from tests.builders_dicom import Clock, index_engine, new_archive, part10_series
+from tests.builders_dicom import Clock, index_engine, new_archive, part10_series, series_datasets
 
 SERIES = derive_uid("series", "series")
 
@@ -138,6 +142,79 @@ def test_a_damaged_file_is_told_and_not_handed_on(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UnreadableInstance, match="no bytes"):
         archive.datasets(series)
+
+
+def test_a_damaged_file_is_mended_by_sending_the_instance_again(tmp_path: Path) -> None:
+    archive, (data,) = new_archive(tmp_path), part10_series(1)
+    path = archive.instance_path(archive.land(data, source="CT1").reference)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert archive.land(data, source="CT1").landing is Landing.DUPLICATE
+    assert path.read_bytes() == data
+
+
+def _as(ds: Dataset, syntax: str) -> bytes:
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.file_meta.ImplementationVersionName = "ANOTHER"
+    return to_part10(ds)
+
+
+def _with_sequence(undefined: bool) -> Dataset:
+    ds, item = series_datasets(1)[0], Dataset()
+    item.ReferencedSOPInstanceUID = "1.2.3"
+    ds.ReferencedImageSequence = [item]
+    ds["ReferencedImageSequence"].is_undefined_length = undefined
+    ds.private_block(0x0029, "SOMEBODY", create=True).add_new(1, "LO", "private")
+    return ds
+
+
+@pytest.mark.requirement("DICOM-STORE-004")
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_the_same_instance_by_another_way_is_no_conflict(tmp_path: Path, syntax: str) -> None:
+    """With other file meta information, as a web service has it, or in the other plain transfer syntax."""
+    archive = new_archive(tmp_path)
+    first = archive.land(to_part10(_with_sequence(undefined=True)), source="CT1")
+    again = archive.land(_as(_with_sequence(undefined=False), syntax), source="CT1")
+    assert (again.landing, again.reference) == (Landing.DUPLICATE, first.reference)
+    assert len(list((tmp_path / "archive" / "instances").rglob("*.dcm"))) == 1
+    other = _with_sequence(undefined=True)
+    other.PatientName = "Other^Bytes"
+    assert archive.land(_as(other, syntax), source="CT1").landing is Landing.CONFLICT
+
+
+def test_a_sender_that_repeats_what_is_held_takes_its_other_bytes_back(tmp_path: Path) -> None:
+    engine = index_engine(tmp_path)
+    archive, (data,) = Archive(engine, tmp_path / "archive", min_free_bytes=0), part10_series(1)
+    other = part10_series(1, change=lambda ds: setattr(ds, "PatientName", "Other^Bytes"))[0]
+    uid = archive.land(data, source="CT1").reference.sop_instance_uid
+    records = ReceivedCommitments(engine)
+    archive.land(other, source="CT1")
+    assert records.in_conflict([uid], "CT1") == {uid}
+    archive.land(data, source="CT2")
+    assert records.in_conflict([uid], "CT1") == {uid}, "another sender cannot take them back"
+    archive.land(data, source="CT1")
+    assert records.in_conflict([uid], "CT1") == set()
+
+
+def test_a_file_is_left_to_the_disk_until_it_is_done_also_where_the_index_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, (data,) = new_archive(tmp_path), part10_series(1)
+    done: list[bool] = []
+    fsync = files.os.fsync
+
+    def slow(descriptor: int) -> None:
+        time.sleep(0.2)
+        fsync(descriptor)  # a descriptor that was closed meanwhile would be told here
+        done.append(True)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OperationalError("insert", {}, Exception("locked"))
+
+    monkeypatch.setattr(files.os, "fsync", slow)
+    monkeypatch.setattr(archive._index, "file", fail)
+    with pytest.raises(OperationalError):
+        archive.land(data, source="CT1")
+    assert len(done) == 2, "file and folder"
 
 
 def test_a_file_without_row_is_adopted_when_the_sender_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

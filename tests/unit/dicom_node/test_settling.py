@@ -10,7 +10,7 @@ from dicom_node.archive import Archive
 from dicom_node.holding.procedure_steps import Change, ListedInstance, ProcedureSteps, StepState
 from domain.errors import RequestInvalid, ResourceNotFound
 from domain.identifiers import derive_uid
-from tests.builders_dicom import Clock, index_engine, part10_series
+from tests.builders_dicom import Clock, index_engine, new_archive, part10_series
 
 SERIES = derive_uid("series", "series")
 STEP = derive_uid("step", "mpps")
@@ -137,3 +137,19 @@ def test_a_series_that_was_handed_on_is_said_to_be(site: Site) -> None:
     site.archive.announce(SERIES, site.archive.series_digest(SERIES))
     assert site.archive.declare_complete(SERIES, asked_by="test").handed_on
     assert site.settled() == []
+
+
+def test_a_prior_becomes_a_source_when_it_is_pushed_or_declared_complete(tmp_path: Path) -> None:
+    clock = Clock()
+    for number, act in enumerate(("push", "declare")):
+        archive = new_archive(tmp_path / act, clock=clock)
+        first, second = part10_series(2, name=f"prior {number}")
+        landed = archive.land(first, source="PACS", origin="pulled")
+        clock.advance(100)
+        assert not archive.unannounced(1.0)
+        if act == "push":
+            archive.land(second, source="PACS")
+        else:
+            archive.declare_complete(landed.series_uid, asked_by="test")
+        clock.advance(100)
+        assert [one.series_uid for one in archive.unannounced(1.0)] == [landed.series_uid]
