@@ -12,9 +12,8 @@ from dicom_node.volumes.multiframe import ENHANCED
 
 _YES, _NO = "Y", "N"
 
-# As the routes are sorted by them, and those that we call at a destination.
+# As the routes are sorted by them; each is called at a peer too.
 _WEB_SERVICES = ("Retrieve (WADO-RS)", "Store (STOW-RS)", "Search (QIDO-RS)")
-_WEB_CALLS = ("Store (STOW-RS)", "Search (QIDO-RS)")
 
 
 def overview(facts: Facts) -> Section:
@@ -83,7 +82,7 @@ def _dimse() -> Section:
 
 def _web(facts: Facts) -> Section:
     served = {route.service for route in facts.web.routes}
-    rows = [("Studies", name, _YES if name in _WEB_CALLS else _NO, _YES if name in served else _NO) for name in _WEB_SERVICES]
+    rows = [("Studies", name, _YES, _YES if name in served else _NO) for name in _WEB_SERVICES]
     rows += [
         (name, "all", _NO, _NO)
         for name in (

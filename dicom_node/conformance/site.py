@@ -44,7 +44,7 @@ def security(facts: Facts) -> Section:
         ("DICOM over TLS", node.tls_port or "none", "inbound", "associations over TLS"),
         ("HTTP", facts.web.port, "inbound", "DICOMweb; TLS has to be ended before it"),
         ("DICOM", "as configured for the peer", "outbound", "associations that we open, with or without TLS"),
-        ("HTTPS or HTTP", "as configured for the peer", "outbound", "DICOMweb of destinations"),
+        ("HTTPS or HTTP", "as configured for the peer", "outbound", "DICOMweb of peers"),
     ]
     return Section(
         "8",

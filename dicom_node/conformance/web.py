@@ -66,7 +66,11 @@ def _retrieve(number: str, web: WebFacts) -> Section:
         number,
         "Retrieve Transaction (WADO-RS)",
         (
-            "As user agent: not supported.",
+            "As user agent: series of a peer are fetched whole (`veraicon peer pull`), as "
+            f'multipart/related; type="{DICOM}" in any transfer syntax, which is kept as it comes. Each instance is durable '
+            "before it is counted. One that is no DICOM is counted as failed and kept aside; one of another series than was "
+            "asked for ends the retrieval. While the peer cannot be reached, the series is asked for again, with growing "
+            "pauses. Metadata, frames, bulk data and rendered pictures are not asked for.",
             "As origin server: the resources below. Answers are made while they are sent, and each instance is checked "
             "against the digest with which it was received: one whose bytes have changed on disk is not given. Rendering "
             "takes window, viewport and quality; annotation and iccprofile are not supported, and a Warning header says "
@@ -106,7 +110,11 @@ def _search(number: str, web: WebFacts) -> Section:
         number,
         "Search Transaction (QIDO-RS)",
         (
-            "As user agent: a destination is asked for one study, to see whether it answers (`veraicon doctor`).",
+            "As user agent: studies, series and instances are searched for (`veraicon peer find`, `veraicon peer pull`) below "
+            "the study and series that are known, else by keyword with the wildcards, ranges and lists of C-FIND, with "
+            "`includefield` and, page by page until a page brings nothing new, `offset`. Patients are those of the studies "
+            "that match. Studies that a peer returns for another accession number or Patient ID than was asked for are not "
+            "fetched. A peer is asked for one study, to see whether it answers (`veraicon peer echo`, `veraicon doctor`).",
             "As origin server: the resources below, matched as C-FIND is (5.2.7) by keyword or tag, with `includefield` "
             f"(also `all`), `limit` and `offset`. A page has at most {MAXIMUM_PAGE} matches; a Warning header says how many "
             "lie beyond it, and what was asked for and is not supported: fuzzymatching, attributes in sequences, counts of "

@@ -132,7 +132,7 @@ def test_the_command_line_finds_at_a_dicomweb_peer_and_pulls_from_it_with_priors
         by_series = run("pull", "cloud", "--series-uid", derive_uid("other", "series"))
         assert "1 studies, 1 series, 3 instances are here; 3 came now" in by_series
         asked = {derive_uid("now", "series"), derive_uid("other", "series")}
-        eventually(lambda: {job["series"] for job in site.jobs()} == asked)
+        eventually(lambda: {job["series_uid"] for job in site.jobs()} == asked)
         assert site.run("peer", "pull", "cloud", "--accession", "ACC-9").returncode == ResourceNotFound.exit_code
         refused = site.run("peer", "pull", "cloud", "--accession", "ACC-1", "--by", "get")
         assert refused.returncode == RequestInvalid.exit_code
@@ -147,7 +147,7 @@ def test_our_own_server_is_a_peer_too_read_page_by_page_and_byte_for_byte(
     for data in (
         *study("now", "20240305", "ACC-1", 5),
         *study("prior", "20230101", "ACC-0"),
-        *study("other", "2022", "A", patient="B"),
+        *study("other", "20220101", "ACC-9", patient="B"),
     ):
         theirs.archive.land(data, source="CT1")
     monkeypatch.setattr(query, "MAXIMUM_PAGE", 2)
