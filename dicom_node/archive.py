@@ -1,8 +1,8 @@
 """The archive: bytes as they came, safe on disk and in the index before anyone is told Success.
 
-Order of a landing: free room, file (temporary, fsync, rename, fsync of the folder) while the header is read, commit of the index
-row, answer. A kill at any point leaves either nothing, a file without a row (the sender was not told, and its repeat adopts it),
-or everything.
+Order of a landing: free room, file (temporary, fsync, rename, fsync of the folder) while its header is read, commit of the
+index row, answer. A kill at any point leaves either nothing, a file without a row (the sender was not told, and its repeat
+adopts it), or everything.
 
 A file is named by the digest of its bytes, never by a UID: a UID comes from outside.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
-from io import BytesIO
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -270,6 +270,24 @@ class Archive:
             )
         return path
 
+    def checked_file(self, reference: InstanceReference) -> BufferedReader:
+        """Open the bytes of an instance, to be read from their start, once they have passed their digest.
+
+        Raises
+        ------
+        UnreadableInstance
+            If they do not lie there, or are not those that were received.
+        """
+        file = self.instance_path(reference).open("rb")
+        try:
+            if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != reference.digest:
+                raise _damaged()
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
     def series_digest(self, series_uid: str) -> str:
         """Return the digest over a series as it is held now; over nothing where it is not held."""
         return series_digest(row.digest for row in self._index.instances({"SeriesInstanceUID": [series_uid]}))
@@ -321,21 +339,23 @@ class Archive:
         return self._read(reference, pixels=True)
 
     def _read(self, reference: InstanceReference, *, pixels: bool) -> Dataset:
-        data = self.instance_path(reference).read_bytes()
-        try:
-            if digest_of(data) != reference.digest:
-                raise ValueError("digest")
-            return dcmread(BytesIO(data), stop_before_pixels=not pixels)
-        except PARSE_ERRORS as error:
-            raise UnreadableInstance(
-                found="bytes in the archive that are not those that were received",
-                allowed="the bytes that the digest in the index was made from",
-                action="restore the file from a backup, or send the series again",
-            ) from error
+        with self.checked_file(reference) as file:
+            try:
+                return dcmread(file, stop_before_pixels=not pixels)
+            except PARSE_ERRORS as error:
+                raise _damaged() from error
 
     def _path_of(self, digest: str) -> Path:
         name = _hex(digest)
         return self._folder / "instances" / name[:2] / f"{name}.dcm"
+
+
+def _damaged() -> UnreadableInstance:
+    return UnreadableInstance(
+        found="bytes in the archive that are not those that were received",
+        allowed="the bytes that the digest in the index was made from",
+        action="restore the file from a backup, or send the series again",
+    )
 
 
 def _opened_after(kept: Future[None], path: Path) -> BinaryIO:

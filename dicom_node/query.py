@@ -7,7 +7,6 @@ DICOM PS3.4 C.2.2.2 (attribute matching), C.4.1.1.3 and C.4.3.1.3 (identifiers),
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -19,7 +18,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from dicom_node.holding.entities import Entity
-from dicom_node.holding.headers import text_of
+from dicom_node.holding.headers import text_of, whole_number
 from dicom_node.querying.character_sets import answering_set
 from dicom_node.querying.matching import matches, moment_matches
 from domain.errors import RequestInvalid
@@ -93,6 +92,9 @@ _MOMENTS = (("StudyDate", "StudyTime"), ("SeriesDate", "SeriesTime"))
 
 _ABOUT_THE_QUERY = {"QueryRetrieveLevel", "SpecificCharacterSet", "TimezoneOffsetFromUTC", "QueryRetrieveView"}
 
+# What an answer says of our node; nobody matches by it.
+_ABOUT_US = {"InstanceAvailability", "RetrieveAETitle"}
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -119,6 +121,17 @@ class Query:
         return any(keyword.endswith("RelatedInstances") for keyword in self.wanted.dir("RelatedInstances"))
 
     @property
+    def supported(self) -> bool:
+        """Whether each key is matched and returned (PS3.4 Table C.4-1: Pending without or with a warning)."""
+        known = {*known_keys(self.level), *_ABOUT_THE_QUERY, *_ABOUT_US}
+        return all(element.keyword in known for element in self.wanted if element.tag.element)  # not retired group lengths
+
+    @property
+    def exact(self) -> bool:
+        """Whether the database matches all keys."""
+        return self.matching.keys() <= self.narrowing.keys()
+
+    @property
     def narrowing(self) -> dict[str, list[str]]:
         """Keys whose values the database may compare exactly."""
         return {
@@ -131,7 +144,7 @@ class Query:
 def parse_find(identifier: Dataset, root: Root, *, combined: bool = False) -> Query:
     """Return a C-FIND identifier as a query.
 
-    Keys that are not known at the level are returned empty and match anything (PS3.4 C.2.2.1.3: optional keys).
+    Keys that are not known at the level match anything, and are not returned (PS3.4 C.2.2.1.3: optional keys).
 
     Parameters
     ----------
@@ -190,20 +203,18 @@ def select(query: Query, entities: Iterable[Entity]) -> Iterator[Entity]:
 
 
 def answer(query: Query, entity: Entity, *, retrieve_ae_title: str) -> Dataset:
-    """Return the response identifier of a match: each key that was asked for, with its value or empty.
+    """Return the response identifier of a match: each key that was asked for and is known, with its value or empty.
 
     References
     ----------
-    DICOM PS3.4 C.4.1.1.3.2.
+    DICOM PS3.4 C.2.2.1.3 (a key whose existence is not supported is not returned), C.4.1.1.3.2.
     """
     ds = Dataset()
     known = set(known_keys(query.level))
     for element in query.wanted:
-        if element.tag.is_private or element.keyword in _ABOUT_THE_QUERY or not element.keyword:
-            continue
-        value = entity.get(element.keyword, "") if element.keyword in known else ""
-        ds.add(_element(element.keyword, value))
-    if "InstanceAvailability" in ds:
+        if element.keyword in known:
+            ds.add(_element(element.keyword, entity.get(element.keyword, "")))
+    if "InstanceAvailability" in query.wanted:
         ds.add(_element("InstanceAvailability", "ONLINE"))  # what the index knows lies on disk
     ds.add(_element("QueryRetrieveLevel", query.level))
     ds.add(_element("RetrieveAETitle", retrieve_ae_title))
@@ -227,9 +238,7 @@ def _element(keyword: str, text: str) -> DataElement:
     vr = _vr(keyword)
     value: object = text.split("\\") if "\\" in text else text
     if vr in ("US", "UL", "IS"):
-        value = int(text) if re.fullmatch(r"\d{1,9}", text) else None
-    elif vr == "SQ":
-        value = []
+        value = whole_number(text, signed=True)
     return DataElement(tag, vr, value, validation_mode=IGNORE)  # type: ignore[arg-type]  # the keyword is a known one
 
 

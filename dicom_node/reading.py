@@ -18,7 +18,7 @@ from dicom_node.volumes.pixels import decode_pixels, is_padding
 from domain.errors import IncompleteSeries, UnreadableInstance, UnsupportedSeries
 from domain.volume import FloatArray, Volume
 
-__all__ = ["CLASSIC", "decode_pixels", "describe_series", "read_volume"]
+__all__ = ["CLASSIC", "decode_pixels", "describe_series", "is_image_class", "read_volume"]
 
 CLASSIC = {MRImageStorage: "MR", CTImageStorage: "CT"}
 _MODALITIES = CLASSIC | ENHANCED
@@ -28,6 +28,19 @@ _UNITS = {"MR": "1", "CT": "[hnsf'U]"}
 _SHARED = ("SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "Rows", "Columns", "PhotometricInterpretation")
 
 _ALLOWED = "an MR or CT series in grey scale: classic with one slice an instance, or one enhanced multi-frame object"
+
+
+def is_image_class(sop_class_uid: str) -> bool:
+    """Return whether instances of a SOP class are images of a patient, by its name in PS3.6 Annex A.
+
+    Segmentations, registrations, value maps, radiotherapy objects, reports and documents are none, nor is what has no name.
+
+    Examples
+    --------
+    >>> is_image_class(MRImageStorage), is_image_class("1.2.840.10008.5.1.4.1.1.67"), is_image_class("1.2.3")
+    (True, False, False)
+    """
+    return UID(sop_class_uid).keyword.endswith("ImageStorage")
 
 
 def read_volume(datasets: Sequence[Dataset]) -> Volume:

@@ -18,9 +18,11 @@ from pynetdicom import AE, evt
 
 from dicom_node.archive import Archive
 from dicom_node.association import pynetdicom_mends
+from dicom_node.association.bounding import MessageRoom, bound_messages, bound_reads
 from dicom_node.association.listening import BoundedServer
-from dicom_node.association.policy import AuditTrail, Refusal, SourcePolicy, decide, plain_address
+from dicom_node.association.policy import NO_REASON, AuditTrail, Refusal, SourcePolicy, decide, plain_address
 from dicom_node.association.tls import subject_of
+from dicom_node.association.wire import SHORTEST_PDU
 from dicom_node.holding.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.scu import Peer
 from dicom_node.services.find import FindService
@@ -63,7 +65,7 @@ class StorageNode:
     move_destinations : mapping of str to Peer
         Where C-MOVE may send, by AE title; to others it is refused.
     maximum_pdu : int
-        Longest PDU that we take, bytes; longer ones end the connection.
+        Longest P-DATA-TF PDU that we take, bytes; a longer one is answered with A-ABORT.
     maximum_associations : int
         At the same time; connections without association have bounds of their own (`dicom_node.association.listening`).
     acse_timeout_s, dimse_timeout_s, network_timeout_s : float
@@ -72,7 +74,10 @@ class StorageNode:
     pdu_timeout_s : float
         For the whole of one PDU, so that half a PDU cannot hold a place.
     maximum_message_bytes : int
-        Of one message with its dataset, which waits in memory; a longer one ends the association. C-STORE goes to disk.
+        Of the messages of one association that wait in memory, together; more is answered with A-ABORT. All associations
+        may hold four times as much. C-STORE goes to disk.
+    unknown_storage_classes : bool
+        Whether storage classes are accepted that the standard does not name, private ones too.
 
     Raises
     ------
@@ -99,7 +104,8 @@ class StorageNode:
         dimse_timeout_s: float = 30.0,
         network_timeout_s: float = 60.0,
         pdu_timeout_s: float = 30.0,
-        maximum_message_bytes: int = 2**26,
+        maximum_message_bytes: int = 2**23,
+        unknown_storage_classes: bool = True,
     ) -> None:
         _require_settings(ae_title, maximum_pdu)
         self._ae_title = ae_title
@@ -107,7 +113,8 @@ class StorageNode:
         self._ports = {"plain": (port, None), "tls": (tls_port if tls else None, tls)}
         self._servers: dict[str, BoundedServer] = {}
         self._maximum_associations = maximum_associations
-        self._maximum_message_bytes = maximum_message_bytes
+        self._room = MessageRoom(maximum_message_bytes)
+        self._unknown_storage_classes = unknown_storage_classes
         self._allowed_sources = dict(allowed_sources)
         self._pdu_timeout_s = pdu_timeout_s
         self._audit = audit or AuditTrail()
@@ -221,14 +228,8 @@ class StorageNode:
         record.host = str(plain_address(event.address[0]))
         pynetdicom_mends.send_at_once(event.assoc)
         pynetdicom_mends.rest_when_idle(event.assoc)
-        pynetdicom_mends.bound_reads(
-            event.assoc, maximum_pdu_bytes=self._ae.maximum_pdu_size, pdu_timeout_s=self._pdu_timeout_s
-        )
-        pynetdicom_mends.bound_messages(
-            event.assoc,
-            maximum_bytes=self._maximum_message_bytes,
-            on_violation=lambda reason: setattr(record, "reason", reason),
-        )
+        bound_reads(event.assoc, maximum_pdu_bytes=self._ae.maximum_pdu_size, pdu_timeout_s=self._pdu_timeout_s)
+        bound_messages(event.assoc, self._room, on_violation=lambda reason: setattr(record, "reason", reason))
 
     def _failed(self, assoc: Any, reason: str) -> None:
         self._audit.record(assoc).reason = reason
@@ -239,6 +240,8 @@ class StorageNode:
         # pynetdicom goes on after a handler that fails: without a decision nobody comes in.
         refusal: Refusal | None = Refusal(0x02, 0x02, 0x01, "no decision was reached")
         try:
+            if not self._unknown_storage_classes:
+                pynetdicom_mends.refuse_unknown_storage(event.assoc)
             refusal = self._decide(event)
         finally:
             if refusal is not None:
@@ -260,6 +263,8 @@ class StorageNode:
             over_tls=isinstance(transport, ssl.SSLSocket),
         )
         source = self._allowed_sources.get(record.calling, SourcePolicy())
+        if refusal is None and 0 < (event.assoc.requestor.maximum_length or 0) < SHORTEST_PDU:
+            refusal = Refusal(0x01, 0x01, NO_REASON, f"a maximum PDU length below {SHORTEST_PDU} takes no message")
         return refusal or self._audit.admit(
             event.assoc, maximum=self._maximum_associations, maximum_of_source=source.maximum_associations
         )
@@ -270,6 +275,7 @@ class StorageNode:
             # Neither side released or aborted it: the connection broke, or a thread of it did.
             record.outcome = "aborted" if assoc.is_aborted else "broken off"
         self._audit.close(assoc)
+        self._room.leave(assoc)
 
     def _note_outcome(self, event: evt.Event, outcome: str) -> None:
         self._audit.record(event.assoc).outcome = outcome

@@ -18,7 +18,9 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.association import pynetdicom_mends
+from dicom_node.association.bounding import bound_reads
 from dicom_node.association.tls import ClientTls
+from dicom_node.association.wire import SHORTEST_PDU
 from dicom_node.holding.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.presentation import FIND_CLASSES, find_contexts, verification_contexts
 from dicom_node.statuses import Status, in_words
@@ -136,6 +138,8 @@ def association(
         If there is no connection, or no answer to the association request in time.
     PeerRefused
         If the peer rejects the association, or accepts no presentation context.
+    PeerAnswerInvalid
+        If it takes only PDUs that are too short for any message.
     """
     pynetdicom_mends.configure()
     ae = AE(peer.calling_ae_title)
@@ -148,7 +152,7 @@ def association(
     def on_open(event: evt.Event) -> None:
         opened.append(True)
         pynetdicom_mends.send_at_once(event.assoc)
-        pynetdicom_mends.bound_reads(event.assoc, maximum_pdu_bytes=MAXIMUM_PDU, pdu_timeout_s=peer.timeout_s)
+        bound_reads(event.assoc, maximum_pdu_bytes=MAXIMUM_PDU, pdu_timeout_s=peer.timeout_s)
 
     assoc = ae.associate(
         peer.host,
@@ -166,10 +170,21 @@ def association(
             raise _no_tls(peer, context.failure)
         raise _no_association(peer, assoc, connected=bool(opened))
     try:
+        _require_room(peer, assoc)
         yield assoc
     finally:
         if assoc.is_established:
             assoc.release()
+
+
+def _require_room(peer: Peer, assoc: Any) -> None:
+    length = int(assoc.acceptor.maximum_length or 0)
+    if 0 < length < SHORTEST_PDU:
+        raise PeerAnswerInvalid(
+            found=f"{peer.name} takes PDUs of at most {length} octets",
+            allowed=f"at least {SHORTEST_PDU}, which an item header and a fragment need, or 0 for any (PS3.8 D.1, E.2)",
+            action="correct the maximum PDU length of the peer",
+        )
 
 
 def _no_tls(peer: Peer, failure: str) -> PeerRefused:

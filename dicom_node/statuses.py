@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from enum import IntEnum
 
 from pydicom.dataset import Dataset
@@ -23,6 +24,7 @@ class Status(IntEnum):
     SUCCESS = 0x0000
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     PENDING = 0xFF00
+    PENDING_WITHOUT_OPTIONAL_KEYS = 0xFF01
     CANCEL = 0xFE00
     OUT_OF_RESOURCES = 0xA700
     UNABLE_TO_CALCULATE_MATCHES = 0xA701
@@ -92,8 +94,19 @@ def status_of(error: VeraiconError) -> Dataset:
     """
     answer = Dataset()
     answer.Status = error.dimse_status
-    answer.ErrorComment = f"{error.code} {type(error).__name__}: {error.action}"[:_MAX_COMMENT]
+    answer.ErrorComment = comment_of(f"{error.code} {type(error).__name__}: {error.action}")
     return answer
+
+
+def comment_of(text: str) -> str:
+    """Return a text as an Error Comment: whole words, as many as fit.
+
+    Examples
+    --------
+    >>> comment_of("VI-2001 UnreadableInstance: mend the sender, then send the instance again")
+    'VI-2001 UnreadableInstance: mend the sender, then send the ...'
+    """
+    return textwrap.shorten(text, width=_MAX_COMMENT, placeholder=" ...")
 
 
 class NormalizedStatus(IntEnum):

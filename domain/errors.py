@@ -8,6 +8,7 @@
         PeerAnswerInvalid
       InputError                             sender
         UnreadableInstance
+          InstanceMismatch
         UnsupportedSeries
         IncompleteSeries
         PatientMismatch
@@ -142,6 +143,12 @@ class UnreadableInstance(InputError):
     """An instance or its header cannot be parsed."""
 
     code, issue_type, http_status, dimse_status = "VI-2001", "structure", 400, 0xC000
+
+
+class InstanceMismatch(UnreadableInstance):
+    """The command, or the file meta information, names another class or instance than the dataset."""
+
+    code, dimse_status = "VI-2013", 0xA900
 
 
 class UnsupportedSeries(InputError):

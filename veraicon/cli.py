@@ -10,7 +10,7 @@ import typer
 
 from domain.errors import VeraiconError
 from veraicon import logs
-from veraicon.commands import checking, conformance, exporting, jobs, making, peers, series, serving
+from veraicon.commands import archive, checking, conformance, exporting, jobs, making, peers, series, serving
 from veraicon.commands.console import Invocation, complain
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command()(serving.doctor)
 app.command()(making.train)
 app.add_typer(jobs.app, name="job")
 app.add_typer(series.app, name="series")
+app.add_typer(archive.app, name="archive")
 app.add_typer(checking.models, name="models")
 app.add_typer(serving.config, name="config")
 app.add_typer(peers.app, name="peer")

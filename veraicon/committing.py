@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
 
 import sqlalchemy as sa
 import structlog
@@ -56,10 +56,10 @@ class Committer:
             If it reports that it does not hold every instance, or, where commitment is required, reports nothing in time. The
             next attempt sends the instances again and asks again.
         """
-        request = self._next_request(instances)
-        report = self.sent.report(request.transaction_uid)
-        if report is None:
-            refusal, report = self._ask(request)
+        names, asked = named_instances(instances), self._asked(instances)
+        report = self.sent.answer(asked)
+        if report is None or report.failed:
+            refusal, report = self._ask(CommitmentRequest(self._transaction(instances, len(asked)), names), asked)
             if refusal:
                 self._not_offered(refusal)
                 return None
@@ -70,17 +70,19 @@ class Committer:
         _log.info("a destination has committed", action="commitment", peer=self.peer.name, instances=len(instances))
         return True
 
-    def _next_request(self, instances: Sequence[Dataset]) -> CommitmentRequest:
-        """Return the request of the first transaction that has not failed: a repeat is the same, a new attempt is not."""
-        study_uid, names = str(instances[0].StudyInstanceUID), named_instances(instances)
-        for attempt in count(1):
-            transaction_uid = derive_uid(study_uid, "commitment", self.peer.name, str(attempt))
-            known = self.sent.report(transaction_uid)
-            if known is None or not known.failed:
-                break
-        return CommitmentRequest(transaction_uid, names)
+    def _asked(self, instances: Sequence[Dataset]) -> list[str]:
+        """Return the transactions in which this peer was asked about these instances, the latest last.
 
-    def _ask(self, request: CommitmentRequest) -> tuple[str, CommitmentReport | None]:
+        Any of them may still be answered; each N-ACTION has one of its own (PS3.4 J.3.2).
+        """
+        numbered = (self._transaction(instances, number) for number in count())
+        return list(takewhile(self.sent.knows, numbered))
+
+    def _transaction(self, instances: Sequence[Dataset], number: int) -> str:
+        uids = sorted(str(ds.SOPInstanceUID) for ds in instances)
+        return derive_uid(str(instances[0].StudyInstanceUID), "transaction", self.peer.name, *uids, str(number))
+
+    def _ask(self, request: CommitmentRequest, asked: Sequence[str]) -> tuple[str, CommitmentReport | None]:
         end = time.monotonic() + self.timeout_s
         self.sent.asking(request, self.peer.ae_title)
         answer = request_commitment(self.peer, request, wait_s=min(_SAME_ASSOCIATION_S, self.timeout_s))
@@ -88,7 +90,7 @@ class Committer:
             return answer.refusal, None
         if answer.report is not None:
             self.sent.reported(answer.report, reporter=self.peer.ae_title)
-        return "", self.sent.await_report(request.transaction_uid, max(0.0, end - time.monotonic()))
+        return "", self.sent.await_answer([*asked, request.transaction_uid], max(0.0, end - time.monotonic()))
 
     def _not_offered(self, refusal: str) -> None:
         if self.required:

@@ -122,6 +122,7 @@ def _node(settings: Settings) -> NodeFacts:
         maximum_pdu=node.maximum_pdu,
         maximum_associations=node.maximum_associations,
         maximum_message_bytes=node.maximum_message_mib * 2**20,
+        unknown_storage_classes=node.unknown_storage_classes,
         artim_timeout_s=node.artim_timeout_s,
         dimse_timeout_s=node.dimse_timeout_s,
         pdu_timeout_s=node.pdu_timeout_s,

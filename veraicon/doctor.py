@@ -14,12 +14,14 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from dicom_node.association.tls import days_left
+from dicom_node.holding.files import require_room
 from dicom_node.scu import Peer, echo
 from dicom_node.web.peer import WebPeer, probe
 from domain.errors import ConfigurationError, VeraiconError, WeightsRejected
 from fhir_adapter.client import FhirClient
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card
-from veraicon.sections import NodeSettings
+from veraicon.ports import is_serving, look_at_node, look_at_port
+from veraicon.sections import NodeSettings, StorageSettings
 from veraicon.settings import Settings
 from veraicon.wiring import Site, listener_context, open_site, peer_of, web_peer_of
 
@@ -71,6 +73,7 @@ def require_single_owner() -> None:
 
 
 def _look_at(site: Site) -> Iterator[Check]:
+    yield from _ports(site.settings)
     yield _run("signing key", lambda: f"ES384, key id {site.key.kid}")
     yield _run("FHIR", lambda: _fhir(site))
     if site.settings.node.tls_certificate:
@@ -78,9 +81,21 @@ def _look_at(site: Site) -> Iterator[Check]:
     for destination in site.settings.destinations:
         peer = peer_of(destination, site.settings.node)
         yield _run(f"destination {destination.name}", partial(_echo, peer))
+    for source in site.settings.sources:
+        if source.port:
+            yield _run(f"source {source.name}", partial(_echo, peer_of(source, site.settings.node)))
     for web in site.settings.dicomweb:
         yield _run(f"DICOMweb {web.name}", partial(_probe, web_peer_of(web)))
-    yield Check("storage", True, _room(site.settings.storage.folder))
+    yield _run("storage", lambda: _room(site.settings.storage))
+
+
+def _ports(settings: Settings) -> Iterator[Check]:
+    serving, node = is_serving(settings), settings.node
+    if node.port:
+        yield _run("DICOM port", partial(look_at_node, node, serving=serving))
+    if node.tls_port:
+        yield _run("DICOM port with TLS", partial(look_at_port, node.host, node.tls_port, serving=serving))
+    yield _run("HTTP port", partial(look_at_port, settings.http.host, settings.http.port, serving=serving))
 
 
 def _packages() -> str:
@@ -133,9 +148,9 @@ def _fhir(site: Site) -> str:
     return "our own store"
 
 
-def _room(folder: Path) -> str:
-
-    return f"{shutil.disk_usage(folder).free >> 30} GiB free"
+def _room(storage: StorageSettings) -> str:
+    require_room(storage.folder, 0, min_free_bytes=storage.min_free_mib * 2**20)
+    return f"{shutil.disk_usage(storage.folder).free >> 30} GiB free, C-STORE is refused below {storage.min_free_mib} MiB"
 
 
 def _run(name: str, look: Callable[[], str]) -> Check:

@@ -8,14 +8,12 @@ import sqlalchemy as sa
 import structlog
 
 from dicom_node.archive import Archive, SettledSeries
+from dicom_node.reading import is_image_class
 from domain.identifiers import SeriesUid
 from veraicon.jobs import Jobs, requests_for
 from veraicon.sections import GenerationSettings
 
 _log = structlog.get_logger()
-
-# PS3.3 C.7.3.1.1.1: segmentation, reports, documents, presentation states, key objects.
-_NO_IMAGES = frozenset({"SEG", "SR", "DOC", "PR", "KO"})
 
 
 class Intake:
@@ -49,9 +47,12 @@ class Intake:
         return submitted
 
     def _may_be_source(self, series_uid: str) -> bool:
-        """False for what we published ourselves, and for objects that hold no image of their own, our companions among them."""
-        found = self._archive.find("SERIES", {"SeriesInstanceUID": [series_uid]})
-        return found[0]["Modality"] not in _NO_IMAGES and not self._jobs.made_by_us(series_uid)
+        """False for what we published ourselves, and for objects that are no images, our companions among them."""
+        classes = {reference.sop_class_uid for reference in self._archive.references({"SeriesInstanceUID": [series_uid]})}
+        if not any(map(is_image_class, classes)):
+            _log.info("no request: a series without images", action="submit", sop_classes=sorted(classes))
+            return False
+        return not self._jobs.made_by_us(series_uid)
 
     def _submit(self, settled: SettledSeries) -> int:
         requests = requests_for(

@@ -40,8 +40,9 @@ class NodeSettings(_Section):
     settle_s: float = Field(5.0, gt=0, description="a series is complete after this many quiet seconds")
     # Half of the sockets that select(2) can watch: as many connections again may be on their way to an association.
     maximum_associations: int = Field(32, ge=1, le=256, description="at once")
-    maximum_pdu: int = Field(131072, ge=4096, le=2**22, description="longest PDU that we take, bytes")
-    maximum_message_mib: int = Field(64, ge=1, description="longest message other than C-STORE, which goes to disk as it comes")
+    maximum_pdu: int = Field(131072, ge=4096, le=2**22, description="longest PDU with data that we take, bytes")
+    maximum_message_mib: int = Field(8, ge=1, description="messages of an association in memory; C-STORE goes to disk")
+    unknown_storage_classes: bool = Field(True, description="take storage classes that DICOM does not name, private ones too")
     artim_timeout_s: float = Field(10.0, gt=0, description="from a connection to its association request, and for TLS")
     dimse_timeout_s: float = Field(30.0, gt=0, description="for an answer that we wait for")
     pdu_timeout_s: float = Field(30.0, gt=0, description="from the first byte of a PDU to its last")

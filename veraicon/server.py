@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,11 +21,13 @@ from veraicon.doctor import require_single_owner
 from veraicon.intake import Intake
 from veraicon.node_services import NodeServices, node_services
 from veraicon.peers import move_destinations
+from veraicon.sections import HttpSettings
 from veraicon.settings import Settings
 from veraicon.wiring import Site, listener_context, open_site, policies_of
 
 _log = structlog.get_logger()
 _RESTART_PAUSE_S = 2.0
+_BACKLOG = 2048
 
 
 def run(settings: Settings, *, config: Path | None) -> None:
@@ -82,6 +85,7 @@ def _node(site: Site, extra: NodeServices) -> StorageNode:
         maximum_pdu=settings.maximum_pdu,
         maximum_associations=settings.maximum_associations,
         maximum_message_bytes=settings.maximum_message_mib * 2**20,
+        unknown_storage_classes=settings.unknown_storage_classes,
         acse_timeout_s=settings.artim_timeout_s,
         dimse_timeout_s=settings.dimse_timeout_s,
         network_timeout_s=settings.idle_timeout_s,
@@ -119,28 +123,37 @@ class _HttpServer:
         self._server = uvicorn.Server(
             uvicorn.Config(create_app(site), host=http.host, port=http.port, log_config=None, lifespan="off")
         )
-        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
-        self._address = f"{http.host}:{http.port}"
-
-    def _run(self) -> None:
-        try:
-            self._server.run()
-        except SystemExit:  # uvicorn's word for a port that is taken
-            self._server.should_exit = True
+        self._http = http
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Listen, or say why not."""
+        """Listen, or say why not: uvicorn would write a line of its own where it cannot."""
+        sockets = _listening(self._http)
+        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="http", daemon=True)
         self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive() or self._server.should_exit:
-                raise ConfigurationError(
-                    found=f"HTTP address {self._address} that cannot be listened on",
-                    allowed="a free port of an address of this machine",
-                    action="change [http] host or port, or stop what uses it",
-                )
+        while not self._server.started and self._thread.is_alive():
             time.sleep(0.02)
 
     def stop(self) -> None:
         """Finish open requests and stop."""
         self._server.should_exit = True
-        self._thread.join(timeout=10)
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+
+def _listening(http: HttpSettings) -> list[socket.socket]:
+    """Return a bound socket for each address that the host has, as uvicorn binds them itself."""
+    bound: list[socket.socket] = []
+    try:
+        addresses = socket.getaddrinfo(http.host, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in addresses:
+            bound.append(socket.create_server(address[:2], family=family, backlog=_BACKLOG))
+    except OSError as error:
+        for one in bound:
+            one.close()
+        raise ConfigurationError(
+            found=f"HTTP address {http.host}:{http.port} that cannot be listened on ({error.strerror})",
+            allowed="a free port of an address of this machine",
+            action="change [http] host or port, or stop what uses it",
+        ) from error
+    return bound

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from dicom_node.association import wire
@@ -82,14 +83,18 @@ class DirectSender:
         try:
             self._write(context_id, command, data)
             return self._status(message_id)
+        except wire.PduTooLong:
+            self._end("Evt19")
         except (OSError, wire.WireError):
             self._end("Evt17")
-            return None
+        return None
 
     def _write(self, context_id: int, command: bytes, data: memoryview) -> None:
-        stride, size = [wire.command_pdu(context_id, command)], 0
-        for piece in wire.data_pdus(context_id, data, self._maximum_length):
-            stride.append(piece)  # type: ignore[arg-type]  # a memoryview joins as bytes do
+        stride: list[bytes | memoryview] = []
+        size = 0
+        commands = wire.data_pdus(context_id, memoryview(command), self._maximum_length, is_command=True)
+        for piece in chain(commands, wire.data_pdus(context_id, data, self._maximum_length)):
+            stride.append(piece)
             size += len(piece)
             if size > _STRIDE_BYTES:
                 self._transport.socket.sendall(b"".join(stride))

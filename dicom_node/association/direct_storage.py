@@ -57,7 +57,7 @@ class DirectStorage:
     assoc : Association
         Of pynetdicom, as acceptor.
     begin : callable
-        Takes the association, the command of a C-STORE request, abstract and transfer syntax of its context; returns its reception.
+        Takes the association, the command of a C-STORE request, abstract and transfer syntax of its context.
     """
 
     def __init__(self, assoc: Any, begin: Begin) -> None:

@@ -22,8 +22,9 @@ from pydicom.uid import UID
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
 from pynetdicom.dsutils import encode
 
+from dicom_node.association.wire import MESSAGE_IDS
+
 _POLL_S = 0.05
-_MESSAGE_IDS = 65535
 _ATTRIBUTE = "veraicon_notifications"
 
 
@@ -87,7 +88,7 @@ class Notifications:
         request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = UID(sop_class_uid), UID(sop_instance_uid)
         request.EventTypeID, request.EventInformation = event_type, BytesIO(encoded)
         with self._one_at_a_time:
-            self._message_id = request.MessageID = self._message_id % _MESSAGE_IDS + 1
+            self._message_id = request.MessageID = self._message_id % MESSAGE_IDS + 1
             self._send_whole(request, context_id)
             return self._await_answer(request.MessageID, timeout_s)
 

@@ -18,16 +18,8 @@ from pynetdicom.presentation import negotiate_as_acceptor, negotiate_unrestricte
 from pynetdicom.sop_class import _STORAGE_CLASSES as _STORAGE_BY_KEYWORD
 from pynetdicom.transport import AssociationSocket
 
-from dicom_node.holding.headers import PARSE_ERRORS
-
-# An A-ASSOCIATE-RQ has no negotiated length; 128 contexts and a long user identity stay well below this.
-_MAX_ASSOCIATE_BYTES = 2**20
-
 # See `rest_when_idle`.
 _IDLE_AFTER_S, _IDLE_DELAY_S, _REST_S = 0.25, 0.01, 0.05
-
-# Messages of one association that wait to be served; C-CANCEL requests do not count.
-_MAX_WAITING = 16
 
 # PS3.6 table A-1: where the standard puts its storage classes, also those that pynetdicom does not list.
 _STORAGE_ARC = "1.2.840.10008.5.1.4.1.1."
@@ -74,100 +66,6 @@ def keep_responses(assoc: Association) -> None:
         return take(block)
 
     dimse.get_msg = get_msg
-
-
-def bound_reads(assoc: Association, *, maximum_pdu_bytes: int, pdu_timeout_s: float) -> None:
-    """Give each PDU a greatest length and a last moment.
-
-    pynetdicom believes the four length bytes of whoever connects and buffers up to 4 GiB, and waits for the rest of a PDU for
-    ever. Here a longer PDU, or one that takes longer, ends the connection.
-
-    Parameters
-    ----------
-    maximum_pdu_bytes : int
-        Maximum length that we negotiate; association PDUs may have 1 MiB.
-    pdu_timeout_s : float
-        From the first read of a PDU's header or body to its last, s.
-
-    References
-    ----------
-    DICOM PS3.8 9.3.1, D.1: PDU length, Maximum Length.
-    """
-    transport = assoc.dul.socket
-    limit = max(maximum_pdu_bytes, _MAX_ASSOCIATE_BYTES)
-    raw = _raw_socket(assoc)
-    if raw is not None:
-        raw.settimeout(pdu_timeout_s)  # for sending: a peer that reads nothing must not hold us either
-
-    def recv(wanted: int) -> bytearray:
-        if wanted > limit:
-            raise OSError(f"a PDU of {wanted} bytes, allowed are {limit}")
-        received, at = bytearray(wanted), 0
-        view, hurried = memoryview(received), False
-        begun = time.monotonic()
-        try:
-            while at < wanted and (count := transport.socket.recv_into(view[at:])):
-                at += count
-                left_s = pdu_timeout_s - (time.monotonic() - begun)
-                if left_s <= 0:
-                    raise TimeoutError("a PDU was not sent in time")
-                if left_s < pdu_timeout_s / 2:  # each read waits as long as is left, which costs a call: not for quick ones
-                    transport.socket.settimeout(left_s)
-                    hurried = True
-        finally:
-            view.release()
-            if hurried:
-                transport.socket.settimeout(pdu_timeout_s)
-        del received[at:]
-        return received
-
-    transport.recv = recv
-
-
-def bound_messages(assoc: Association, *, maximum_bytes: int, on_violation: Callable[[str], None]) -> None:
-    """Give each message a greatest size, and messages that wait for their turn a greatest number.
-
-    pynetdicom collects the fragments of a message until the last one comes, if it ever does, and queues messages of a peer that
-    sends without waiting for answers. And where a command set cannot be decoded its reading thread dies without a word. Here
-    each of these is an invalid PDU: the association is aborted, and the reason is told.
-
-    Parameters
-    ----------
-    maximum_bytes : int
-        Of command set and dataset together.
-    on_violation : callable
-        Takes the reason.
-
-    References
-    ----------
-    DICOM PS3.7 D.3.3.3: one operation at a time where no Asynchronous Operations Window was negotiated; PS3.8 9.2.3 (AA-8).
-    """
-    dimse = assoc.dimse
-    take = dimse.receive_primitive
-    held = 0
-
-    def refuse(reason: str) -> None:
-        on_violation(reason)
-        dimse.message = None
-        assoc.dul.event_queue.put("Evt19")
-
-    def receive_primitive(primitive: Any) -> None:
-        nonlocal held
-        held += sum(len(data) for _, data in primitive.presentation_data_value_list)
-        if held > maximum_bytes:
-            held = 0
-            refuse(f"a message of more than {maximum_bytes} bytes")
-        elif dimse.msg_queue.qsize() >= _MAX_WAITING:
-            refuse(f"more than {_MAX_WAITING} messages before their answers")
-        else:
-            try:
-                take(primitive)
-            except PARSE_ERRORS as error:
-                refuse(f"a message that cannot be decoded ({type(error).__name__})")
-            if dimse.message is None:
-                held = 0
-
-    dimse.receive_primitive = receive_primitive
 
 
 def rest_when_idle(assoc: Association) -> None:
@@ -222,6 +120,12 @@ class _RestingCheckpoint(threading.Event):
         return super().wait(timeout)
 
 
+def refuse_unknown_storage(assoc: Association) -> None:
+    """Let no storage class pass at negotiation that the standard, as we know it, does not name: private and future ones."""
+    for context in assoc.requestor.primitive.presentation_context_definition_list:
+        context.is_refused = not _is_named(context.abstract_syntax)
+
+
 def take_over(assoc: Association, kinds: tuple[Any, ...], answer: Callable[[Any, Any, Any], None]) -> None:
     """Answer requests of some kinds in place of pynetdicom, which serves all others as before.
 
@@ -272,8 +176,8 @@ def _negotiate(requested: Any, supported: Any, roles: Any = None) -> tuple[Any, 
     DICOM PS3.8 9.3.3.2: result 3, abstract syntax not supported. PS3.7 D.3.3.4.2: without an answer the default roles hold, and
     a peer may not bring us its commitment report.
     """
-    storage = [context for context in requested if _is_storage(context.abstract_syntax)]
-    others = [context for context in requested if not _is_storage(context.abstract_syntax)]
+    storage = [context for context in requested if _is_taken_unlisted(context)]
+    others = [context for context in requested if not _is_taken_unlisted(context)]
     stored, stored_roles = negotiate_unrestricted(storage, [], roles)
     served, served_roles = negotiate_as_acceptor(others, supported, roles)
     return sorted([*stored, *served], key=lambda context: int(context.context_id)), [*served_roles, *stored_roles]
@@ -282,6 +186,14 @@ def _negotiate(requested: Any, supported: Any, roles: Any = None) -> tuple[Any, 
 def _is_storage(uid: UID) -> bool:
     """Whether a SOP class may be one of storage: named so, or not named by the standard as we know it."""
     return uid in _STORAGE_CLASSES or uid.startswith(_STORAGE_ARC) or uid.is_private or uid not in UID_dictionary
+
+
+def _is_named(uid: UID) -> bool:
+    return uid in _STORAGE_CLASSES or uid in UID_dictionary
+
+
+def _is_taken_unlisted(context: Any) -> bool:
+    return _is_storage(context.abstract_syntax) and not getattr(context, "is_refused", False)
 
 
 def _shut_and_close(transport: AssociationSocket) -> None:

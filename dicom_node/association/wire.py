@@ -28,6 +28,12 @@ C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
 NO_DATA_SET, WITH_DATA_SET = 0x0101, 0x0001
 MEDIUM_PRIORITY = 0x0000
 
+# PS3.7 9.1.1.1: Message ID is an unsigned 16-bit number; ours run from 1.
+MESSAGE_IDS = 65535
+
+# An item header of six octets, and two of data: with less a peer takes nothing at all.
+SHORTEST_PDU = 8
+
 # A command set with long comments and AE titles stays far below; more is no command set.
 MAX_COMMAND_BYTES = 2**16
 
@@ -36,6 +42,10 @@ Command = Mapping[int, bytes]
 
 class WireError(ValueError):
     """Octets that are no PDU or no command set; the association is aborted. It never leaves the node."""
+
+
+class PduTooLong(Exception):
+    """A PDU whose header claims more than we take; the association is aborted. It never leaves the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +177,21 @@ def command_pdu(context_id: int, command: bytes) -> bytes:
     return _PDU_HEADER.pack(P_DATA_TF, len(command) + 6) + _PDV_HEADER.pack(len(command) + 2, context_id, 3) + command
 
 
-def data_pdus(context_id: int, data: memoryview, maximum_length: int) -> Iterator[bytes | memoryview]:
-    """Return headers and pieces of a dataset, to be sent in their order.
+def data_pdus(
+    context_id: int, data: memoryview, maximum_length: int, *, is_command: bool = False
+) -> Iterator[bytes | memoryview]:
+    """Return headers and pieces of a dataset, or of a command set, to be sent in their order.
 
     Parameters
     ----------
     maximum_length : int
-        Of the P-DATA-TF PDUs that the peer takes, octets after the PDU header (PS3.8 D.1); 0 for any.
+        Of the P-DATA-TF PDUs that the peer takes, octets after the PDU header (PS3.8 D.1): `SHORTEST_PDU` at least, 0 for any.
+        Fragments have an even length (PS3.8 E.2).
     """
-    room = (maximum_length or len(data) + 6) - 6
+    room = (maximum_length - 6) // 2 * 2 if maximum_length else max(len(data), 1)
     for start in range(0, max(len(data), 1), room):
         piece = data[start : start + room]
-        control = 2 if start + room >= len(data) else 0
+        control = (2 if start + room >= len(data) else 0) | int(is_command)
         yield _PDU_HEADER.pack(P_DATA_TF, len(piece) + 6) + _PDV_HEADER.pack(len(piece) + 2, context_id, control)
         yield piece
 

@@ -11,25 +11,27 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.dsutils import encode, split_dataset
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.archive import Archive
-from dicom_node.association.watchdog import Movement, next_message
-from dicom_node.holding.files import digest_of
+from dicom_node.association.waiting import Movement, next_message
 from dicom_node.holding.index import Holding
 from dicom_node.presentation import UNCOMPRESSED
-from dicom_node.web.recoding import recode
-from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable, UnreadableInstance
-
-# PS3.7 9.1.1.1: Message ID is an unsigned 16-bit number.
-MESSAGE_IDS = 65535
+from dicom_node.recoding import encoded_dataset
+from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable
 
 
-def choose_context(contexts: Sequence[PresentationContext], sop_class_uid: str, syntax_uid: str) -> PresentationContext:
-    """Return the accepted context that carries an instance: in its own transfer syntax, else in an uncompressed one.
+def choose_context(
+    contexts: Sequence[PresentationContext], sop_class_uid: str, syntax_uid: str, *, others: Sequence[str] = UNCOMPRESSED
+) -> PresentationContext:
+    """Return the accepted context that carries an instance: in its own transfer syntax, else in the first that may stand in.
+
+    Parameters
+    ----------
+    others : sequence of str
+        Transfer syntaxes in which it may be encoded instead, the best one first.
 
     Raises
     ------
@@ -41,17 +43,17 @@ def choose_context(contexts: Sequence[PresentationContext], sop_class_uid: str, 
         for context in contexts
         if context.abstract_syntax == sop_class_uid and context.as_scu
     }
-    for syntax in (syntax_uid, *UNCOMPRESSED):
+    for syntax in (syntax_uid, *others):
         if syntax in accepted:
             return accepted[syntax]
     raise PeerRefused(
-        found=f"no accepted presentation context for {sop_class_uid}, held in {syntax_uid}",
-        allowed="that transfer syntax, Explicit or Implicit VR Little Endian",
-        action="enable the storage class at the receiver; the other instances are sent",
+        found=f"no accepted presentation context for {sop_class_uid} in {syntax_uid}",
+        allowed=", ".join(UID(syntax).name for syntax in dict.fromkeys((syntax_uid, *others))),
+        action="enable storage class and transfer syntax at the receiver",
     )
 
 
-def encoded_for(archive: Archive, holding: Holding, syntax_uid: str) -> bytes:
+def encoded_for(archive: Archive, holding: Holding, syntax_uid: str) -> memoryview:
     """Return the dataset of a held instance in a transfer syntax: as it was received where it is that one.
 
     Raises
@@ -61,18 +63,8 @@ def encoded_for(archive: Archive, holding: Holding, syntax_uid: str) -> bytes:
     AnswerUnacceptable
         If its Pixel Data cannot be decoded here.
     """
-    if syntax_uid == holding.transfer_syntax_uid:
-        return _as_received(archive, holding)
-    ds = recode(archive.read(holding.reference), UNCOMPRESSED[0])
-    implicit = syntax_uid == UNCOMPRESSED[1]
-    encoded: bytes | None = encode(_without_group_lengths(ds), implicit, True)
-    if encoded is None:
-        raise UnreadableInstance(
-            found=f"a held instance whose attributes cannot be encoded in {syntax_uid}",
-            allowed=f"the transfer syntax in which it is held, {holding.transfer_syntax_uid}",
-            action="let the receiver accept that transfer syntax",
-        )
-    return encoded
+    with archive.checked_file(holding.reference) as file:
+        return encoded_dataset(file.read(), syntax_uid)
 
 
 def deliver(
@@ -80,7 +72,7 @@ def deliver(
     movement: Movement,
     context: PresentationContext,
     holding: Holding,
-    encoded: bytes,
+    encoded: memoryview,
     *,
     message_id: int,
 ) -> int:
@@ -119,23 +111,3 @@ def deliver(
             action="ask the receiver's maker",
         )
     return int(answered.Status)
-
-
-def _as_received(archive: Archive, holding: Holding) -> bytes:
-    path = archive.instance_path(holding.reference)
-    data = path.read_bytes()
-    if digest_of(data) != holding.reference.digest:
-        raise UnreadableInstance(
-            found="bytes in the archive that are not those that were received",
-            allowed="the bytes that the digest in the index was made from",
-            action="restore the file from a backup, or send the series again",
-        )
-    _, offset = split_dataset(path)
-    return data[offset:]
-
-
-def _without_group_lengths(ds: Dataset) -> Dataset:
-    """Drop retired group length elements, whose values another encoding makes untrue (PS3.5 7.2)."""
-    for tag in [element.tag for element in ds if element.tag.element == 0]:
-        del ds[tag]
-    return ds

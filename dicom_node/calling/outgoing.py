@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
-from pynetdicom.dsutils import encode
 
 from dicom_node.holding.files import to_part10
-from dicom_node.holding.headers import PARSE_ERRORS
 from dicom_node.holding.skimming import file_meta_of
+from dicom_node.recoding import encoded_dataset
 from domain.errors import UnreadableInstance
 
 # File meta information with private parts stays below this.
@@ -41,43 +37,22 @@ class Outgoing:
         """
         if isinstance(source, Path):
             with source.open("rb") as file:
-                names, _ = _meta(file.read(_META_BYTES))
+                names = _meta(file.read(_META_BYTES))
             return cls(*names, source.read_bytes)
         meta = source.file_meta
         return cls(str(source.SOPClassUID), str(source.SOPInstanceUID), str(meta.TransferSyntaxUID), lambda: to_part10(source))
 
     def encoded(self, transfer_syntax_uid: str) -> memoryview:
-        """Return the dataset in a transfer syntax: its own, without decoding it, or another uncompressed one.
-
-        Raises
-        ------
-        UnreadableInstance
-            If the bytes do not parse.
-        """
-        data = self.load()
-        _, start = _meta(data)
-        if transfer_syntax_uid == self.transfer_syntax_uid:
-            return memoryview(data)[start:]
-        syntax = UID(transfer_syntax_uid)
-        try:
-            encoded = encode(dcmread(BytesIO(data)), syntax.is_implicit_VR, syntax.is_little_endian)
-        except PARSE_ERRORS:
-            encoded = None
-        if encoded is None:
-            raise _unreadable()
-        return memoryview(encoded)
+        """Return the dataset in a transfer syntax, see `dicom_node.recoding.encoded_dataset`."""
+        return encoded_dataset(self.load(), transfer_syntax_uid)
 
 
-def _meta(head: bytes) -> tuple[tuple[str, str, str], int]:
+def _meta(head: bytes) -> tuple[str, str, str]:
     found = file_meta_of(head)
     if found is None:
-        raise _unreadable()
-    return found
-
-
-def _unreadable() -> UnreadableInstance:
-    return UnreadableInstance(
-        found="a file to be sent that does not parse as DICOM",
-        allowed="a Part 10 file with file meta information (PS3.10 7.1)",
-        action="leave it out, or mend it",
-    )
+        raise UnreadableInstance(
+            found="a file to be sent that does not parse as DICOM",
+            allowed="a Part 10 file with file meta information (PS3.10 7.1)",
+            action="leave it out, or mend it",
+        )
+    return found[0]

@@ -19,7 +19,7 @@ from pydicom.uid import UID
 from pynetdicom import build_role
 
 from dicom_node.archive import Archive
-from dicom_node.association.watchdog import Movement, wait_while_it_moves
+from dicom_node.association.waiting import Movement, wait_while_it_moves
 from dicom_node.calling.arriving import Arrivals, received_directly
 from dicom_node.calling.remote import PullCounts, Tell
 from dicom_node.presentation import GET_CLASSES, MOVE_CLASSES, received_contexts, retrieve_contexts

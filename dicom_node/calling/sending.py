@@ -5,23 +5,24 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import structlog
 from pydicom.dataset import Dataset
+from pynetdicom.presentation import PresentationContext
 
 from dicom_node.association.direct_sending import DirectSender, direct_sender
+from dicom_node.association.wire import MESSAGE_IDS
+from dicom_node.calling.delivery import choose_context
 from dicom_node.calling.outgoing import Outgoing
 from dicom_node.presentation import UNCOMPRESSED, storage_batches
 from dicom_node.scu import Peer, association
 from dicom_node.statuses import STORE_WARNINGS, Status, in_words
-from domain.errors import PeerRefused, PeerUnreachable, PublicationError
+from domain.errors import PeerUnreachable, PublicationError
 
 _log = structlog.get_logger(__name__)
-
-# PS3.7 9.1.1.1: Message ID is an unsigned 16-bit number.
-_MESSAGE_IDS = 65535
 
 # After an association that ended too early, the rest goes over a new one, after these pauses.
 _PAUSES_S = (0.5, 1.0, 2.0)
@@ -72,7 +73,7 @@ def _store_batch(peer: Peer, instances: Sequence[Outgoing], contexts: list[Any],
         time.sleep(pause_s)
         try:
             with association(peer, contexts) as assoc, direct_sender(assoc) as sender:
-                answered += _send_all(peer, assoc, sender, instances[answered:], statuses)
+                answered += _send_all(assoc, sender, instances[answered:], statuses)
         except PeerUnreachable:
             if not answered:
                 raise
@@ -82,38 +83,27 @@ def _store_batch(peer: Peer, instances: Sequence[Outgoing], contexts: list[Any],
     return False
 
 
-def _send_all(peer: Peer, assoc: Any, sender: DirectSender, instances: Sequence[Outgoing], statuses: Counter[int]) -> int:
+def _send_all(assoc: Any, sender: DirectSender, instances: Sequence[Outgoing], statuses: Counter[int]) -> int:
     """Send instances until the last one or the end of the association; return how many were answered."""
-    accepted = {
-        (str(context.abstract_syntax), str(context.transfer_syntax[0])): int(context.context_id)
-        for context in assoc.accepted_contexts
-    }
+
+    @cache
+    def context_for(sop_class_uid: str, syntax_uid: str) -> PresentationContext:
+        others = UNCOMPRESSED if syntax_uid in UNCOMPRESSED else ()
+        return choose_context(assoc.accepted_contexts, sop_class_uid, syntax_uid, others=others)
+
     for number, instance in enumerate(instances):
-        syntax = _syntax_for(peer, instance, accepted)
+        context = context_for(instance.sop_class_uid, instance.transfer_syntax_uid)
         status = sender.send(
-            instance.encoded(syntax),
-            context_id=accepted[(instance.sop_class_uid, syntax)],
+            instance.encoded(context.transfer_syntax[0]),
+            context_id=int(context.context_id),
             sop_class_uid=instance.sop_class_uid,
             sop_instance_uid=instance.sop_instance_uid,
-            message_id=number % _MESSAGE_IDS + 1,
+            message_id=number % MESSAGE_IDS + 1,
         )
         if status is None:
             return number
         statuses[status] += 1
     return len(instances)
-
-
-def _syntax_for(peer: Peer, instance: Outgoing, accepted: dict[tuple[str, str], int]) -> str:
-    """Return the instance's own transfer syntax if the peer took that, else another where both are uncompressed."""
-    own = instance.transfer_syntax_uid
-    for syntax in (own, *(UNCOMPRESSED if own in UNCOMPRESSED else ())):
-        if (instance.sop_class_uid, syntax) in accepted:
-            return str(syntax)
-    raise PeerRefused(
-        found=f"{peer.name} accepted no presentation context for {instance.sop_class_uid} in {own}",
-        allowed="the SOP class and transfer syntax of each instance",
-        action="enable the storage class on the peer, or send to another destination",
-    )
 
 
 def _incomplete(peer: Peer, statuses: Counter[int], total: int, ending: str) -> PublicationError:

@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine, update
 from sqlmodel import Session, col, select
 
 from dicom_node.commitment.messages import CommitmentReport, CommitmentRequest, NamedInstance, held_against
+from dicom_node.holding.transactions import in_transaction
 from dicom_node.tables import CommitmentRequestRow, CommitmentTransactionRow, ConflictRow
 
 WAITING, REPORTED, ABANDONED = "waiting", "reported", "abandoned"
@@ -57,18 +59,15 @@ class ReceivedCommitments:
     def keep(self, received: ReceivedRequest) -> None:
         """Commit a request to the database. The same transaction from the same requestor replaces its earlier request."""
         now_s = self._clock()
-        with Session(self._engine) as session:
-            session.merge(
-                CommitmentRequestRow(
-                    transaction_uid=received.request.transaction_uid,
-                    requestor=received.requestor,
-                    instances=_to_json(received.request.instances),
-                    state=WAITING,
-                    next_attempt_s=now_s + _OWN_ASSOCIATION_AFTER_S,
-                    received_s=now_s,
-                )
-            )
-            session.commit()
+        row: dict[str, Any] = {
+            "transaction_uid": received.request.transaction_uid,
+            "requestor": received.requestor,
+            "instances": _to_json(received.request.instances),
+            "state": WAITING,
+            "next_attempt_s": now_s + _OWN_ASSOCIATION_AFTER_S,
+            "received_s": now_s,
+        }
+        in_transaction(self._engine, lambda session: session.merge(CommitmentRequestRow(**row)))
 
     def due(self, requestors: Collection[str]) -> list[ReceivedRequest]:
         """Return requests of these AE titles whose report is to be tried now."""
@@ -82,16 +81,19 @@ class ReceivedCommitments:
 
     def delivered(self, received: ReceivedRequest) -> None:
         """Note that the report has reached its requestor."""
-        with Session(self._engine) as session:
+
+        def write(session: Session) -> None:
             row = session.get(CommitmentRequestRow, received.key)
             if row is not None:
                 row.state, row.reported_s = REPORTED, self._clock()
-                session.commit()
+
+        in_transaction(self._engine, write)
 
     def postponed(self, received: ReceivedRequest) -> bool:
         """Set the next attempt, later each time; return False where the request is given up for its age."""
         now_s = self._clock()
-        with Session(self._engine) as session:
+
+        def write(session: Session) -> bool:
             row = session.get(CommitmentRequestRow, received.key)
             if row is None:
                 return False
@@ -99,8 +101,9 @@ class ReceivedCommitments:
             row.attempts += 1
             if now_s - row.received_s > _ABANDON_AFTER_S:
                 row.state = ABANDONED
-            session.commit()
             return row.state == WAITING
+
+        return in_transaction(self._engine, write)
 
     def abandon_old(self) -> int:
         """Give up requests that wait for longer than a peer would, those of unknown address among them; return how many."""
@@ -144,25 +147,32 @@ class SentCommitments:
 
     def asking(self, request: CommitmentRequest, peer: str) -> None:
         """Note a transaction before it is asked, so that a report at any moment finds it. A repeat keeps what is known."""
-        with Session(self._engine) as session:
+        row: dict[str, Any] = {
+            "transaction_uid": request.transaction_uid,
+            "peer": peer,
+            "instances": _to_json(request.instances),
+            "state": ASKED,
+            "asked_s": self._clock(),
+        }
+
+        def write(session: Session) -> None:
             if session.get(CommitmentTransactionRow, request.transaction_uid) is None:
-                session.add(
-                    CommitmentTransactionRow(
-                        transaction_uid=request.transaction_uid,
-                        peer=peer,
-                        instances=_to_json(request.instances),
-                        state=ASKED,
-                        asked_s=self._clock(),
-                    )
-                )
-                session.commit()
+                session.add(CommitmentTransactionRow(**row))
+
+        in_transaction(self._engine, write)
+
+    def knows(self, transaction_uid: str) -> bool:
+        """Return whether a transaction was asked, or was about to be."""
+        with Session(self._engine) as session:
+            return session.get(CommitmentTransactionRow, transaction_uid) is not None
 
     def reported(self, report: CommitmentReport, *, reporter: str) -> bool:
         """Note a report; return False where we asked this peer for no such transaction.
 
         A repeated report changes nothing and is no error: True.
         """
-        with Session(self._engine) as session:
+
+        def write(session: Session) -> bool:
             row = session.get(CommitmentTransactionRow, report.transaction_uid)
             if row is None or row.peer != reporter:
                 return False
@@ -171,8 +181,9 @@ class SentCommitments:
                 row.state = FAILED if said.failed else COMMITTED
                 row.failures = json.dumps([[one.sop_class_uid, one.sop_instance_uid, why] for one, why in said.failed])
                 row.answered_s = self._clock()
-                session.commit()
             return True
+
+        return in_transaction(self._engine, write)
 
     def report(self, transaction_uid: str) -> CommitmentReport | None:
         """Return what was reported; None before that."""
@@ -185,10 +196,21 @@ class SentCommitments:
         kept = tuple(instance for instance in _from_json(row.instances) if instance not in lost)
         return CommitmentReport(transaction_uid, kept, failed)
 
-    def await_report(self, transaction_uid: str, timeout_s: float) -> CommitmentReport | None:
-        """Return what is reported within some seconds, by whichever process hears it; None where nothing is."""
+    def answer(self, transaction_uids: Sequence[str]) -> CommitmentReport | None:
+        """Return what is known of instances that were asked about in each of these transactions; None where nothing is.
+
+        That is the report of the last one, or, before that has come, a commitment to all of them in an earlier one: an earlier
+        failure says nothing of what was sent again since then.
+        """
+        reports = [report for uid in transaction_uids if (report := self.report(uid)) is not None]
+        if reports and reports[-1].transaction_uid == transaction_uids[-1]:
+            return reports[-1]
+        return next((report for report in reports if not report.failed), None)
+
+    def await_answer(self, transaction_uids: Sequence[str], timeout_s: float) -> CommitmentReport | None:
+        """Return what is reported within some seconds, by whichever process hears it, see `answer`."""
         end = time.monotonic() + timeout_s
-        while (report := self.report(transaction_uid)) is None and time.monotonic() < end:
+        while (report := self.answer(transaction_uids)) is None and time.monotonic() < end:
             time.sleep(_POLL_S)
         return report
 

@@ -10,7 +10,6 @@ DICOM PS3.4 J.3.3: the SCP may report on the same association or on another.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -80,13 +79,11 @@ def _why_not(
     if instance.sop_instance_uid in doubtful:
         return FailureReason.PROCESSING_FAILURE
     try:
-        with archive.instance_path(held).open("rb") as file:
-            whole = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == held.digest
+        archive.checked_file(held).close()
     except (OSError, UnreadableInstance):
-        whole = False
-    if not whole:
         _log.error("the bytes of a held instance are not those that were received", digest=held.digest)
-    return None if whole else FailureReason.PROCESSING_FAILURE
+        return FailureReason.PROCESSING_FAILURE
+    return None
 
 
 class CommitmentReporter:

@@ -61,9 +61,19 @@ CONTRACTS = (
                 Status.OUT_OF_RESOURCES, "Refused: Out of resources", "too little room, or archive or index cannot be written"
             ),
             Answer(
+                Status.SOP_CLASS_NOT_SUPPORTED,
+                "Refused: SOP Class not supported",
+                "the instance is of another SOP Class than its presentation context; nothing is kept",
+            ),
+            Answer(
+                Status.IDENTIFIER_DOES_NOT_MATCH,
+                "Error: Data Set does not match SOP Class",
+                "the data set names another class or instance than its command; the bytes are kept among the refused",
+            ),
+            Answer(
                 Status.CANNOT_UNDERSTAND,
                 "Error: Cannot understand",
-                "no DICOM, no valid UIDs, or not what its command says; the bytes are kept among the refused",
+                "no DICOM or no valid UIDs; the bytes are kept among the refused",
             ),
         ),
     ),
@@ -72,7 +82,12 @@ CONTRACTS = (
         "PS3.4 C.4.1.1.4",
         FindService._find,
         (
-            Answer(Status.PENDING, "Pending", "with each match"),
+            Answer(Status.PENDING, "Pending", "with each match, where all keys of the request are supported"),
+            Answer(
+                Status.PENDING_WITHOUT_OPTIONAL_KEYS,
+                "Pending: one or more Optional Keys were not supported",
+                "with each match, where some are not: these match everything and are not returned",
+            ),
             Answer(Status.SUCCESS, _SUCCESS, "after the last match"),
             Answer(Status.CANCEL, "Cancel", "a C-CANCEL came"),
             Answer(Status.OUT_OF_RESOURCES, "Refused: Out of resources", "the index cannot be read"),
@@ -105,7 +120,7 @@ CONTRACTS = (
             Answer(
                 Status.UNABLE_TO_PERFORM_SUBOPERATIONS,
                 "Refused: Out of resources, unable to perform sub-operations",
-                "all sub-operations failed; with Failed SOP Instance UID List",
+                "all sub-operations failed; with Failed SOP Instance UID List; or more than 65535 instances were asked for",
             ),
             Answer(
                 Status.MOVE_DESTINATION_UNKNOWN,
@@ -115,7 +130,7 @@ CONTRACTS = (
             Answer(
                 Status.IDENTIFIER_DOES_NOT_MATCH,
                 "Error: Data Set does not match SOP Class",
-                "no level of the model, its unique key is missing or a wildcard, or more instances than can be counted",
+                "no level of the model, its unique key is missing or a wildcard",
             ),
             Answer(Status.CANNOT_UNDERSTAND, "Failed: Unable to process", "the identifier does not parse"),
         ),

@@ -19,6 +19,8 @@ class NodeFacts:
         How many sources are listed; none lets anyone in.
     maximum_pdu, maximum_message_bytes : int
         Bytes.
+    unknown_storage_classes : bool
+        Whether storage classes are accepted that the standard does not name.
     artim_timeout_s, dimse_timeout_s, pdu_timeout_s, idle_timeout_s : float
         As `dicom_node.scp.StorageNode` has them.
     min_free_bytes : int
@@ -33,6 +35,7 @@ class NodeFacts:
     maximum_pdu: int
     maximum_associations: int
     maximum_message_bytes: int
+    unknown_storage_classes: bool
     artim_timeout_s: float
     dimse_timeout_s: float
     pdu_timeout_s: float

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dicom_node.association.bounding import MAX_IDENTIFIER_BYTES
+from dicom_node.association.wire import SHORTEST_PDU
 from dicom_node.conformance.answers import CONTRACTS
 from dicom_node.conformance.contexts import NamedContext, accepted, activities, syntax_name
 from dicom_node.conformance.document import Section, Table
@@ -11,7 +13,7 @@ from dicom_node.conformance.facts import Facts
 from dicom_node.holding.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.scu import MAXIMUM_PDU
 from dicom_node.statuses import Status
-from domain.errors import PeerRefused, RequestInvalid, StorageExhausted, UnreadableInstance, VeraiconError
+from domain.errors import InstanceMismatch, PeerRefused, RequestInvalid, StorageExhausted, UnreadableInstance, VeraiconError
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _CONTEXT_COLUMNS = ("SOP Class", "UID", "Transfer Syntaxes", "Role")
@@ -19,10 +21,12 @@ _CONTEXT_COLUMNS = ("SOP Class", "UID", "Transfer Syntaxes", "Role")
 _ANSWERED_ERRORS: tuple[tuple[type[VeraiconError], int], ...] = (
     (PeerRefused, Status.MOVE_DESTINATION_UNKNOWN),
     (UnreadableInstance, UnreadableInstance.dimse_status),
+    (InstanceMismatch, InstanceMismatch.dimse_status),
     (RequestInvalid, Status.IDENTIFIER_DOES_NOT_MATCH),
     (StorageExhausted, StorageExhausted.dimse_status),
 )
 _EVERY_STORAGE = ("every storage SOP class", "table 1-1, and private or unknown ones")
+_NAMED_STORAGE = ("every storage SOP class that the standard names", "table 1-1; private and unknown ones are refused")
 
 
 def network(facts: Facts) -> Section:
@@ -40,13 +44,17 @@ def _association(facts: Facts) -> Section:
         ("Application Context Name", _APPLICATION_CONTEXT),
         ("Implementation Class UID", IMPLEMENTATION_CLASS_UID),
         ("Implementation Version Name", IMPLEMENTATION_VERSION_NAME),
-        ("Maximum PDU length, as acceptor", f"{node.maximum_pdu} bytes; a longer PDU ends the connection"),
+        ("Maximum PDU length, as acceptor", f"{node.maximum_pdu} bytes; a longer P-DATA-TF PDU is answered with A-ABORT"),
         ("Maximum PDU length, as initiator", f"{MAXIMUM_PDU} bytes"),
         ("Associations at the same time, as acceptor", f"{node.maximum_associations}, and fewer for a source where set"),
         ("Associations at the same time, as initiator", "one for each task; tasks run beside each other"),
         ("Asynchronous operations window", "not supported: one operation at a time"),
         ("SOP Class Common Extended Negotiation", "not supported"),
-        ("Longest message other than C-STORE", f"{node.maximum_message_bytes // 2**20} MiB; a longer one ends the association"),
+        (
+            "Messages in memory (all but C-STORE), of one association together",
+            f"{node.maximum_message_bytes // 2**20} MiB, of which {MAX_IDENTIFIER_BYTES // 2**20} MiB for an identifier of "
+            "C-FIND, C-GET or C-MOVE; more is answered with A-ABORT",
+        ),
         ("From connection to association request, and TLS handshake (ARTIM)", f"{node.artim_timeout_s:g} s"),
         ("For an answer within an association", f"{node.dimse_timeout_s:g} s"),
         ("From the first byte of a PDU to its last", f"{node.pdu_timeout_s:g} s"),
@@ -74,7 +82,8 @@ def _specification(facts: Facts) -> Section:
     )
     fetched = ("Fetch from a peer (C-GET)", *_EVERY_STORAGE, "those of 5.2.5.2", "SCP by role selection")
     accepts = [(one.name, one.abstract_syntax, _syntaxes(one), one.role) for one in accepted()]
-    anything = (*_EVERY_STORAGE, "any; the first that is proposed", "SCP, or SCU for C-GET by role selection")
+    taken = _EVERY_STORAGE if facts.node.unknown_storage_classes else _NAMED_STORAGE
+    anything = (*taken, "any; the first that is proposed", "SCP, or SCU for C-GET by role selection")
     return Section(
         "7.2",
         "Specifications",
@@ -119,6 +128,7 @@ def _rejections() -> Iterator[tuple[str, str, str, str]]:
     yield permanent, user, "7, called-AE-title-not-recognized", "another called AE title than ours"
     yield permanent, user, "3, calling-AE-title-not-recognized", "the calling AE title is not listed, or not from this host"
     yield permanent, user, "1, no-reason-given", "the source is to call over TLS only"
+    yield permanent, user, "1, no-reason-given", f"the caller takes no PDU of {SHORTEST_PDU} octets"
     yield transient, presentation, "2, local-limit-exceeded", "as many associations as the node or the source may have are open"
 
 

@@ -119,8 +119,8 @@ def _storage(number: str, facts: Facts) -> Section:
             "read as a source where a decoder is installed.",
             "Success means that bytes and index row are on disk. An instance that is held already is answered with Success "
             "and not stored twice. Other bytes under a held SOP Instance UID are kept aside, do not replace it, and are "
-            f"told in the log. With less than {facts.node.min_free_bytes // 2**20} MiB left on disk, instances are refused "
-            f"with {in_words(0xA700)}.",
+            "told in the log and by `veraicon archive conflicts`. With less than "
+            f"{facts.node.min_free_bytes // 2**20} MiB left on disk, instances are refused with {in_words(0xA700)}.",
         ),
         (
             Table.of(
@@ -171,8 +171,8 @@ def _query_retrieve(number: str) -> Section:
         "As SCP: C-FIND, C-MOVE and C-GET in both models and at every level. Keys above and below the level may be left "
         "out: relational queries and retrievals are answered and, where the requestor proposes that, granted; so are "
         "combined ranges of date and time. Fuzzy semantic matching of names and timezone adjustment are not granted. "
-        "Matching is for each attribute as in the tables; keys that are not in them, sequences among them, are returned "
-        "empty and match everything."
+        "Matching is for each attribute as in the tables; keys that are not in them, sequences among them, match "
+        "everything and are not returned, and each match says so by 0xFF01."
     )
     retrieve = (
         "Retrieval takes unique keys only, with lists. Sub-operations are counted in each response, and can be cancelled. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from dicom_node.holding.skimming import plain_text, skim
-from domain.errors import UnreadableInstance
+from domain.errors import InstanceMismatch, UnreadableInstance
 from domain.identifiers import require_uid
 
 # All that pydicom lets out when bytes are not what they claim to be. Programming errors of ours are not among them.
@@ -139,7 +140,8 @@ def read_header(head: bytes, whole: Callable[[], BinaryIO] | None = None) -> Ins
     Raises
     ------
     UnreadableInstance
-        If the bytes are no Part 10 file, a UID is missing or no UID, or meta information and dataset name different instances.
+        If the bytes are no Part 10 file, or a UID is missing or no UID; InstanceMismatch if meta information and dataset name
+        different instances.
 
     References
     ----------
@@ -157,9 +159,9 @@ def read_header(head: bytes, whole: Callable[[], BinaryIO] | None = None) -> Ins
         transfer_syntax_uid=require_uid(texts["TransferSyntaxUID"], attribute="TransferSyntaxUID"),
         study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"],
-        expected_instances=_number(texts["NumberOfSeriesRelatedInstances"]) or _number(texts["ImagesInAcquisition"]),
-        rows=_number(texts["Rows"]),
-        columns=_number(texts["Columns"]),
+        expected_instances=whole_number(texts["NumberOfSeriesRelatedInstances"]) or whole_number(texts["ImagesInAcquisition"]),
+        rows=whole_number(texts["Rows"]),
+        columns=whole_number(texts["Columns"]),
         **{column: texts[keyword] for column, keyword in TEXT_ATTRIBUTES.items()},
     )
 
@@ -220,14 +222,21 @@ def text_of(ds: Dataset, keyword: str) -> str:
     return text.replace("\0", "").strip()
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
+def whole_number(text: str, *, signed: bool = False) -> int | None:
+    """Return a text of up to nine digits as a number; None where it is something else.
+
+    Examples
+    --------
+    >>> whole_number("007"), whole_number("1.5"), whole_number("-3"), whole_number("-3", signed=True)
+    (7, None, None, -3)
+    """
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,9}" if signed else r"[0-9]{1,9}", text) else None
 
 
 def _require_same_instance(uids: dict[str, str], texts: dict[str, str]) -> None:
     for name in ("SOPClassUID", "SOPInstanceUID"):
         if texts[f"MediaStorage{name}"] != uids[name]:
-            raise UnreadableInstance(
+            raise InstanceMismatch(
                 found=f"another {name} in the file meta information or the C-STORE request than in the dataset",
                 allowed="the same UID in both (PS3.10 7.1, PS3.4 B.2.2)",
                 action="mend the sender, then send the instance again",

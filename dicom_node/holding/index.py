@@ -73,10 +73,12 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A held instance and how its bytes are encoded."""
+    """A held instance, where it belongs, and how its bytes are encoded."""
 
     reference: InstanceReference
     transfer_syntax_uid: str
+    series_uid: str
+    study_uid: str
 
 
 class Index:
@@ -207,13 +209,14 @@ class Index:
 
     def holdings(self, narrowing: Mapping[str, Sequence[str]]) -> list[Holding]:
         """Return what has to be known to send instances, series by series in the order of their numbers; see `instances`."""
-        columns = (InstanceRow.sop_class_uid, InstanceRow.sop_instance_uid, InstanceRow.digest, InstanceRow.transfer_syntax_uid)
-        statement = select(*columns).join(SeriesRow, _IN_SERIES).join(StudyRow, _IN_STUDY)
+        names = ("sop_class_uid", "sop_instance_uid", "digest", "transfer_syntax_uid", "series_uid")
+        columns = [*(getattr(InstanceRow, name) for name in names), SeriesRow.study_uid]
+        statement = sa_select(*columns).select_from(InstanceRow).join(SeriesRow, _IN_SERIES).join(StudyRow, _IN_STUDY)
         number, uid = col(InstanceRow.instance_number), col(InstanceRow.sop_instance_uid)
         order = (col(InstanceRow.series_uid), func.length(number), number, uid)  # text, so the shorter number is the smaller
         with Session(self._engine) as session:
             found = session.exec(_narrowed(statement, narrowing).order_by(*order)).all()
-        return [Holding(InstanceReference(sop, InstanceUid(uid), digest), syntax) for sop, uid, digest, syntax in found]
+        return [Holding(InstanceReference(sop, InstanceUid(uid), digest), *rest) for sop, uid, digest, *rest in found]
 
     def entities(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> list[Entity]:
         """Return what is known at a query level as attributes by keyword, narrowed by exact values.

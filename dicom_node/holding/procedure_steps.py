@@ -14,10 +14,10 @@ from enum import Enum
 
 import structlog
 from pydicom.dataset import Dataset
-from sqlalchemy import Engine, delete
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, delete, update
 from sqlmodel import Session, col, func, select
 
+from dicom_node.holding.transactions import in_transaction
 from dicom_node.tables import ExpectedInstanceRow, ProcedureStepRow
 from domain.identifiers import require_uid
 
@@ -86,43 +86,52 @@ class ProcedureSteps:
 
     def create(self, uid: str, listed: Iterable[ListedInstance], *, source: str) -> bool:
         """Commit a new step in progress; return False, with nothing changed, where one has this UID."""
-        now_s = self._clock()
-        step = ProcedureStepRow(
-            sop_instance_uid=uid, state=StepState.IN_PROGRESS.value, source=source, created_s=now_s, changed_s=now_s
-        )
-        try:
-            with Session(self._engine) as session:
-                if session.get(ProcedureStepRow, uid) is not None:
-                    return False
-                session.add(step)
-                session.flush()
-                session.add_all(_rows(uid, listed))
-                session.commit()
-        except IntegrityError:  # another association has created it meanwhile
-            return False
-        return True
+        now_s, listed = self._clock(), tuple(listed)
+
+        def write(session: Session) -> bool:
+            if session.get(ProcedureStepRow, uid) is not None:
+                return False
+            session.add(
+                ProcedureStepRow(
+                    sop_instance_uid=uid, state=StepState.IN_PROGRESS.value, source=source, created_s=now_s, changed_s=now_s
+                )
+            )
+            session.flush()
+            session.add_all(_rows(uid, listed))
+            return True
+
+        return in_transaction(self._engine, write)
 
     def change(self, uid: str, *, state: StepState | None, listed: Iterable[ListedInstance] | None) -> Change:
         """Commit a change to a step in progress; what is None stays as it is, a listing replaces the earlier one."""
-        with Session(self._engine) as session:
-            row = session.get(ProcedureStepRow, uid, with_for_update=True)
+        listed = None if listed is None else tuple(listed)
+
+        values = {"changed_s": self._clock()} | ({} if state is None else {"state": state.value})
+        # One statement looks and takes the lock: between a look and a write another change might end the step.
+        still_in_progress = (
+            update(ProcedureStepRow)
+            .where(col(ProcedureStepRow.sop_instance_uid) == uid, col(ProcedureStepRow.state) == StepState.IN_PROGRESS.value)
+            .values(**values)
+        )
+
+        def write(session: Session) -> tuple[Change, str]:
+            changed = session.exec(still_in_progress).rowcount
+            row = session.get(ProcedureStepRow, uid)
             if row is None:
-                return Change.UNKNOWN
-            if row.state != StepState.IN_PROGRESS.value:
-                return Change.FINAL
-            row.changed_s = self._clock()
+                return Change.UNKNOWN, ""
+            if not changed:
+                return Change.FINAL, row.source
             if listed is not None:
                 session.exec(delete(ExpectedInstanceRow).where(col(ExpectedInstanceRow.procedure_step_uid) == uid))
                 session.add_all(_rows(uid, listed))
-            if state is not None:
-                row.state = state.value
-            source = row.source
-            session.commit()
-        if state is StepState.COMPLETED:
+            return Change.DONE, row.source
+
+        change, source = in_transaction(self._engine, write)
+        if change is Change.DONE and state is StepState.COMPLETED:
             self._tell_completed(uid, source)
-        if state is StepState.DISCONTINUED:
+        if change is Change.DONE and state is StepState.DISCONTINUED:
             _log.warning("a procedure step was discontinued: its series wait for the usual quiet", source=source)
-        return Change.DONE
+        return change
 
     def _tell_completed(self, uid: str, source: str) -> None:
         listing = select(func.count(), func.count(func.distinct(ExpectedInstanceRow.series_uid))).where(

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.archive import Archive
 from dicom_node.association.policy import AuditTrail
-from dicom_node.association.watchdog import await_room
+from dicom_node.association.waiting import await_room
 from dicom_node.holding.headers import PARSE_ERRORS
 from dicom_node.presentation import FIND_CLASSES, GET_CLASSES, MOVE_CLASSES, find_contexts
 from dicom_node.query import Root, answer, parse_find, select
@@ -58,7 +58,7 @@ class FindService:
     def _find(self, event: evt.Event) -> Iterator[Response]:
         """C-FIND, Patient Root and Study Root (PS3.4 C.4.1).
 
-        - 0xFF00 Pending, with each match; then Success (by pynetdicom).
+        - 0xFF00 Pending, with each match; 0xFF01 where keys of the request are not supported; then Success (by pynetdicom).
         - 0xFE00 Cancel.
         - 0xA700 Refused, out of resources: the index cannot be read.
         - 0xA900 Identifier does not match SOP class: no level of the model.
@@ -71,12 +71,13 @@ class FindService:
         try:
             query = parse_find(event.identifier, root, combined=granted[1:2] == b"\1")
             found = self._archive.search(query.level, query.narrowing, counted=query.counted)
+            pending = Status.PENDING if query.supported else Status.PENDING_WITHOUT_OPTIONAL_KEYS
             for entity in select(query, found):
                 if self._cancellations.asked(event.assoc, event.request.MessageID):
                     yield Status.CANCEL, None
                     return
                 await_room(event.assoc)
-                yield Status.PENDING, answer(query, entity, retrieve_ae_title=self._ae_title)
+                yield pending, answer(query, entity, retrieve_ae_title=self._ae_title)
         except (*PARSE_ERRORS, VeraiconError, SQLAlchemyError) as error:
             # PS3.4 Table C.4-1 has no 0xA701.
             yield refused_query(error, unreadable_index=Status.OUT_OF_RESOURCES), None

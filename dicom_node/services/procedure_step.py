@@ -16,7 +16,7 @@ from dicom_node.holding.headers import PARSE_ERRORS
 from dicom_node.holding.procedure_steps import Change, ProcedureSteps, StepState, read_listing
 from dicom_node.presentation import UNCOMPRESSED
 from dicom_node.services.service import Handler
-from dicom_node.statuses import NormalizedStatus
+from dicom_node.statuses import NormalizedStatus, comment_of
 from domain.errors import UnreadableInstance
 from domain.identifiers import require_uid
 
@@ -35,9 +35,6 @@ REQUIRED = (
 
 # PS3.4 table F.7.2-2: the specific error of a change after the end.
 _MAY_NO_LONGER_BE_UPDATED = 0xA710
-
-# PS3.7 C.4: Error Comment (0000,0902) is an LO.
-_MAX_COMMENT = 64
 
 Answer = tuple[int | Dataset, Dataset | None]
 
@@ -138,7 +135,7 @@ def _attributes(status: NormalizedStatus, keywords: Sequence[str]) -> Dataset:
     """Return a status whose comment names the attributes in question: pynetdicom has no place for their list."""
     answer = Dataset()
     answer.Status = int(status)
-    answer.ErrorComment = ", ".join(keywords)[:_MAX_COMMENT]
+    answer.ErrorComment = comment_of(", ".join(keywords))
     return answer
 
 

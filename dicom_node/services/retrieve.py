@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_node.archive import Archive
 from dicom_node.association import pynetdicom_mends
 from dicom_node.association.policy import AuditTrail
-from dicom_node.association.watchdog import has_ended
+from dicom_node.association.waiting import has_ended
 from dicom_node.holding.headers import PARSE_ERRORS
 from dicom_node.holding.index import Holding
 from dicom_node.presentation import GET_CLASSES, MOVE_CLASSES, UNCOMPRESSED, retrieve_contexts
@@ -39,7 +39,7 @@ from dicom_node.services.sub_operations import (
     move_destination,
 )
 from dicom_node.statuses import Status, status_of
-from domain.errors import PeerRefused, RequestInvalid, VeraiconError
+from domain.errors import PeerRefused, VeraiconError
 
 _log = structlog.get_logger(__name__)
 
@@ -104,8 +104,9 @@ class RetrieveService:
           all failed; the last two with the Failed SOP Instance UID List.
         - 0xFE00 Cancel, with the counts.
         - 0xA701 Refused, out of resources: the index cannot be read.
+        - 0xA702 Refused, out of resources: more instances than sub-operations can be counted.
         - 0xA801 Refused, move destination unknown.
-        - 0xA900 Identifier does not match SOP class: no level or no unique key of it, or too many instances.
+        - 0xA900 Identifier does not match SOP class: no level or no unique key of it.
         - 0xC000 Unable to process: the identifier does not parse.
         """
         record = self._audit.record(assoc)
@@ -122,6 +123,9 @@ class RetrieveService:
                 return
             except (*PARSE_ERRORS, VeraiconError, SQLAlchemyError) as error:
                 respond(_as_dataset(refused_query(error)), None)
+                return
+            if len(holdings) > _MAX_SUB_OPERATIONS:
+                respond(_too_many(), None)
                 return
             self._perform(assoc, request, outlet, holdings, respond)
 
@@ -155,14 +159,13 @@ class RetrieveService:
         identifier = decode(request.Identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
         patient_root = request.AffectedSOPClassUID in (GET_CLASSES[0], MOVE_CLASSES[0])
         query = parse_get(identifier, Root.PATIENT if patient_root else Root.STUDY)
-        holdings = self._archive.holdings({keyword: value.split("\\") for keyword, value in query.matching.items()})
-        if len(holdings) > _MAX_SUB_OPERATIONS:
-            raise RequestInvalid(
-                found=f"an identifier of {len(holdings)} instances",
-                allowed=f"at most {_MAX_SUB_OPERATIONS} sub-operations (PS3.7 9.1.3.1)",
-                action="ask for studies or series one by one",
-            )
-        return holdings
+        return self._archive.holdings({keyword: value.split("\\") for keyword, value in query.matching.items()})
+
+
+def _too_many() -> Dataset:
+    answer = _as_dataset(Status.UNABLE_TO_PERFORM_SUBOPERATIONS)
+    answer.ErrorComment = f"more than {_MAX_SUB_OPERATIONS} instances: ask series by series"
+    return answer
 
 
 def _responder(assoc: Any, request: _Request, context: PresentationContext) -> _Respond:

@@ -94,6 +94,8 @@ class InstanceReception:
 
     - 0x0000 Success: stored, or held already, or kept aside because other bytes hold its UID (the log says so).
     - 0xA700 Refused, out of resources: too little room, or the index cannot be written; send again later.
+    - 0x0122 Refused, SOP class not supported: another one than that of its presentation context, see `RefusedReception`.
+    - 0xA900 Error, data set does not match SOP class: it names another class or instance than its command; kept as below.
     - 0xC000 Error, cannot understand: no DICOM or no valid UIDs; the bytes are kept among the refused.
     """
 

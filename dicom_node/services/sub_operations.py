@@ -17,8 +17,9 @@ import structlog
 
 from dicom_node.archive import Archive
 from dicom_node.association.direct_sending import DirectSender, direct_sender
-from dicom_node.association.watchdog import Movement, has_ended
-from dicom_node.calling.delivery import MESSAGE_IDS, choose_context, deliver, encoded_for
+from dicom_node.association.waiting import Movement, has_ended
+from dicom_node.association.wire import MESSAGE_IDS
+from dicom_node.calling.delivery import choose_context, deliver, encoded_for
 from dicom_node.holding.headers import PARSE_ERRORS
 from dicom_node.holding.index import Holding
 from dicom_node.presentation import StorageBatch, storage_batches
@@ -144,7 +145,7 @@ class MoveDestination:
         encoded = encoded_for(self._archive, holding, context.transfer_syntax[0])
         began = time.monotonic()
         status = sender.send(
-            memoryview(encoded),
+            encoded,
             context_id=int(context.context_id),
             sop_class_uid=holding.reference.sop_class_uid,
             sop_instance_uid=holding.reference.sop_instance_uid,
@@ -188,7 +189,7 @@ class MoveDestination:
         except PeerUnreachable as error:
             self._gone = error
             raise
-        except PeerRefused as error:
+        except (PeerRefused, PeerAnswerInvalid) as error:
             self._refused[batch] = error
             raise
         self._open = (assoc, self._stack.enter_context(direct_sender(assoc)))

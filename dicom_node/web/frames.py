@@ -16,9 +16,9 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from dicom_node.holding.headers import PARSE_ERRORS
-from dicom_node.web.media_types import OCTETS, Wanted, can_recode, image_type, is_compressed
-from dicom_node.web.recoding import recode
+from dicom_node.holding.headers import PARSE_ERRORS, text_of, whole_number
+from dicom_node.recoding import is_compressed, recode
+from dicom_node.web.media_types import OCTETS, Wanted, can_recode, image_type
 from domain.errors import AnswerUnacceptable, ResourceNotFound
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -74,7 +74,7 @@ def number_of_frames(ds: Dataset) -> int:
     """Return how many frames an instance has; none where it has no Pixel Data."""
     if not any(keyword in ds for keyword in PIXEL_KEYWORDS):
         return 0
-    return count if (count := _whole(ds.get("NumberOfFrames"))) > 0 else 1
+    return whole_number(text_of(ds, "NumberOfFrames")) or 1
 
 
 def require_frames(ds: Dataset, numbers: Sequence[int]) -> None:
@@ -119,11 +119,6 @@ def frames(ds: Dataset, numbers: Sequence[int], form: FrameForm) -> Iterator[byt
             allowed=f"the form in which they are held: transfer-syntax={held}",
             action="accept that, or retrieve the instance as it is held (application/dicom; transfer-syntax=*)",
         ) from error
-
-
-def _whole(value: object) -> int:
-    text = str(value)
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
 
 def _form(one: Wanted, held: str) -> FrameForm | None:

@@ -15,8 +15,6 @@ from types import MappingProxyType
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEG2000MCLossless,
@@ -28,6 +26,8 @@ from pydicom.uid import (
     MPEGTransferSyntaxes,
     RLELossless,
 )
+
+from dicom_node.recoding import is_compressed
 
 DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
@@ -178,12 +178,6 @@ def can_recode(held: str, target: str) -> bool:
     if is_compressed(held) and not _decodes(held):
         return False
     return target == ExplicitVRLittleEndian or bool(get_encoder(target).is_available)
-
-
-def is_compressed(transfer_syntax: str) -> bool:
-    """Return whether Pixel Data is encapsulated in a transfer syntax; an unknown private one counts as such."""
-    uid = UID(transfer_syntax)
-    return not uid.is_transfer_syntax or (uid.is_compressed and uid != DeflatedExplicitVRLittleEndian)
 
 
 def is_lossy(transfer_syntax: str) -> bool:

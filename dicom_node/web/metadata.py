@@ -18,8 +18,8 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian
 
 from dicom_node.holding.headers import PARSE_ERRORS
+from dicom_node.recoding import to_little_endian
 from dicom_node.web.frames import PIXEL_KEYWORDS
-from dicom_node.web.recoding import to_little_endian
 from domain.errors import ResourceNotFound, UnreadableInstance
 
 # A longer binary value is told by its address (base64 would make it a third longer again).

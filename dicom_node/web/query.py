@@ -7,10 +7,10 @@ DICOM PS3.18 8.3.4 (search parameters), 10.6 (Search Transaction), Annex F (DICO
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from pydicom.config import IGNORE
@@ -19,7 +19,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from dicom_node.holding.entities import Entity
-from dicom_node.holding.headers import PARSE_ERRORS
+from dicom_node.holding.headers import PARSE_ERRORS, whole_number
 from dicom_node.query import Query, Root, answer, parse_find, select
 from domain.errors import RequestInvalid, UnreadableInstance
 from domain.identifiers import require_uid
@@ -84,11 +84,24 @@ class Search:
     warnings: tuple[str, ...]
 
     def page(self, entities: Iterable[Entity]) -> tuple[list[Entity], int]:
-        """Return the matches of this page in a stable order, and how many there are beyond it."""
-        level = self.query.level
-        found = sorted(select(self.query, list(entities)), key=_order(level))
-        page = list(islice(found, self.offset, self.offset + self.limit))
-        return page, max(0, len(found) - self.offset - self.limit)
+        """Return the matches of this page in a stable order, and how many there are beyond it.
+
+        Parameters
+        ----------
+        entities : iterable of Entity
+            All that may match. No more of them are kept than up to the end of the page.
+        """
+        total = 0
+
+        def counted() -> Iterator[Entity]:
+            nonlocal total
+            for entity in select(self.query, entities):
+                total += 1
+                yield entity
+
+        until = self.offset + self.limit
+        found = heapq.nsmallest(until, counted(), key=_order(self.query.level)) if until else list(counted())
+        return found[self.offset : until], max(0, total - until)
 
     def as_json(self, entity: Entity, service_url: str) -> dict[str, Any]:
         """Return one match in the DICOM JSON model.
@@ -227,21 +240,22 @@ def _number(parameters: Sequence[tuple[str, str]], name: str, default: int) -> i
     texts = [value for key, value in parameters if key == name]
     if not texts:
         return default
-    if not re.fullmatch(r"[0-9]{1,9}", texts[-1]):
+    number = whole_number(texts[-1])
+    if number is None:
         raise _invalid(f"a value of {name} that is no number", "0 or more")
-    return int(texts[-1])
+    return number
 
 
-def _order(level: str) -> Any:
+def _order(level: str) -> Callable[[Entity], tuple[Any, ...]]:
     if level == "IMAGE":
-        return lambda entity: (entity["SeriesInstanceUID"], _as_number(entity["InstanceNumber"]), entity["SOPInstanceUID"])
+        return lambda entity: (entity["SeriesInstanceUID"], *_by_number(entity["InstanceNumber"]), entity["SOPInstanceUID"])
     if level == "SERIES":
-        return lambda entity: (entity["StudyInstanceUID"], _as_number(entity["SeriesNumber"]), entity["SeriesInstanceUID"])
-    return lambda entity: entity["StudyInstanceUID"]
+        return lambda entity: (entity["StudyInstanceUID"], *_by_number(entity["SeriesNumber"]), entity["SeriesInstanceUID"])
+    return lambda entity: (entity["StudyInstanceUID"],)
 
 
-def _as_number(text: str) -> int:
-    return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else 0
+def _by_number(text: str) -> tuple[int, str]:
+    return len(text), text  # as the database orders, see `dicom_node.holding.paging`
 
 
 def _invalid(found: str, allowed: str) -> RequestInvalid:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 
 from pydicom.dataset import Dataset
 
 from dicom_node.archive import Archive
+from dicom_node.holding.index import Holding
+from dicom_node.recoding import recoded_file
 from dicom_node.web.query import resource_path
-from dicom_node.web.recoding import recoded_file
-from domain.errors import ResourceNotFound, UnreadableInstance
+from domain.errors import ResourceNotFound
 from domain.series import InstanceReference
 
 _PIECE_BYTES = 2**20
@@ -36,7 +35,7 @@ class HeldInstance:
 
 
 def held_instances(archive: Archive, path: Mapping[str, str]) -> list[HeldInstance]:
-    """Return what is held below a study, series or instance, by Instance Number.
+    """Return what is held below a study, series or instance, series by series in the order of Instance Numbers.
 
     Parameters
     ----------
@@ -49,20 +48,14 @@ def held_instances(archive: Archive, path: Mapping[str, str]) -> list[HeldInstan
     ResourceNotFound
         If nothing is.
     """
-    narrowing = {keyword: [uid] for keyword, uid in path.items()}
-    references = {str(reference.sop_instance_uid): reference for reference in archive.references(narrowing)}
-    entities = [entity for entity in archive.find("IMAGE", narrowing) if entity["SOPInstanceUID"] in references]
-    if not entities:
+    holdings = archive.holdings({keyword: [uid] for keyword, uid in path.items()})
+    if not holdings:
         raise ResourceNotFound(
             found="no instance under this path",
             allowed="a study, series or instance that is held here",
             action="search for it (QIDO-RS)",
         )
-    entities.sort(key=lambda entity: (entity["SeriesInstanceUID"], _number(entity["InstanceNumber"]), entity["SOPInstanceUID"]))
-    return [
-        HeldInstance(references[entity["SOPInstanceUID"]], entity["AvailableTransferSyntaxUID"], resource_path(entity))
-        for entity in entities
-    ]
+    return [HeldInstance(held.reference, held.transfer_syntax_uid, _path(held)) for held in holdings]
 
 
 def pieces(archive: Archive, held: HeldInstance, transfer_syntax: str) -> Iterator[bytes]:
@@ -78,9 +71,7 @@ def pieces(archive: Archive, held: HeldInstance, transfer_syntax: str) -> Iterat
     if transfer_syntax != held.transfer_syntax:
         yield recoded_file(archive.read(held.reference), transfer_syntax)
         return
-    with archive.instance_path(held.reference).open("rb") as file:
-        _require_digest(file, held.reference.digest)
-        file.seek(0)
+    with archive.checked_file(held.reference) as file:
         while piece := file.read(_PIECE_BYTES):
             yield piece
 
@@ -90,14 +81,6 @@ def dataset(archive: Archive, held: HeldInstance) -> Dataset:
     return archive.read(held.reference)
 
 
-def _require_digest(file: BufferedReader, digest: str) -> None:
-    if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != digest:
-        raise UnreadableInstance(
-            found="bytes in the archive that are not those that were received",
-            allowed="the bytes that the digest in the index was made from",
-            action="restore the file from a backup, or send the series again",
-        )
-
-
-def _number(text: str) -> int:
-    return int(text) if text.removeprefix("-").isdecimal() and len(text) < 12 else 0
+def _path(held: Holding) -> str:
+    uids = (held.study_uid, held.series_uid, str(held.reference.sop_instance_uid))
+    return resource_path(dict(zip(("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"), uids, strict=True)))

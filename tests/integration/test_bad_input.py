@@ -99,7 +99,7 @@ def test_two_patients_with_one_identifier_are_never_guessed_between(
     ("folder", "error", "named"),
     [
         ("dicom/mr_siemens_t1post_PGBM-003/T1post", "UnsupportedSeries", "spacing"),
-        ("dicom/ct_ge_tilt_irregular", "UnsupportedSeries", ""),
+        ("dicom/ct_ge_tilt_irregular", "UnsupportedSeries", "tilt"),
         ("dicom/mr_enhanced_multiframe/Philips", "UnsupportedSeries", "frame"),
     ],
 )

@@ -163,10 +163,10 @@ def test_orthanc_commits_to_what_we_sent_and_reports_on_an_association_of_its_ow
         for request in (whole, part):
             node.sent.asking(request, orthanc.peer.ae_title)
             assert request_commitment(orthanc.peer, request, wait_s=0.3).refusal == ""
-        report = node.sent.await_report(whole.transaction_uid, 20)
+        report = node.sent.await_answer([whole.transaction_uid], 20)
         assert report is not None
         assert (report.committed, report.failed) == (whole.instances, ())
-        report = node.sent.await_report(part.transaction_uid, 20)
+        report = node.sent.await_answer([part.transaction_uid], 20)
         assert report is not None
         assert [(instance.sop_instance_uid, reason) for instance, reason in report.failed] == [
             (str(datasets[2].SOPInstanceUID), 0x0112)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dicom_node.archive import Archive
 from dicom_node.association.policy import SourcePolicy
 from dicom_node.calling.sending import store
 from dicom_node.holding.files import digest_of, to_part10
+from dicom_node.holding.skimming import file_meta_of
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer, echo, find
 from dicom_node.writing import write_series
@@ -28,6 +29,9 @@ from domain.errors import PeerRefused, PeerUnreachable, PublicationError
 from tests.builders_dicom import generated_phantom, new_archive, series_datasets, series_identity, source_series
 from tests.peers.dcmtk import find_dcmtk, run_dcmtk, running_storescp
 from tests.peers.orthanc import running_orthanc
+from tests.peers.raw_scu import ECHO, RJ, associate_rq, context, raw_scu
+
+_PLACES = 32  # by default
 
 
 @pytest.fixture
@@ -57,23 +61,50 @@ def _ours(node: StorageNode, calling: str = "TEST") -> Peer:
     return Peer("node", "VERAICON", "127.0.0.1", node.port, calling, timeout_s=10.0)
 
 
+def _data_set(file: bytes) -> tuple[str, bytes]:
+    """Return the transfer syntax of a Part 10 file, and what follows its file meta information."""
+    (_, _, syntax), start = file_meta_of(file) or pytest.fail("no Part 10 file")
+    return syntax, file[start:]
+
+
+def _held(archive: Archive, uid: str) -> bytes:
+    return archive.instance_path(archive.references({"SOPInstanceUID": [uid]})[0]).read_bytes()
+
+
 @pytest.mark.requirement("DICOM-STORE-002")
 @pytest.mark.parametrize("number", range(1, 10))
-def test_every_transfer_syntax_is_kept_byte_for_byte(
+def test_what_dcmtk_sends_is_kept_byte_for_byte_as_by_its_own_bit_preserving_receiver(
+    node: StorageNode,
+    archive: Archive,
+    data_folder: Callable[[str], Path],
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    number: int,
+) -> None:
+    """DCMTK sends compressed files as they are, and plain ones in Explicit VR Little Endian."""
+    path = data_folder("dicom/mr_siemens_7_transfer_syntaxes") / f"{number}.dcm"
+    port = free_port()
+    (tmp_path / "scp").mkdir()
+    with running_storescp(tmp_path / "scp", port, "+xa", "+B") as received:
+        for called, to in (("VERAICON", node.port), ("ANY", port)):
+            done = run_dcmtk("dcmsend", "-v", "--decompress-never", "-aec", called, "127.0.0.1", str(to), path)
+            assert done.returncode == 0, done.stdout + done.stderr
+        (theirs,) = (file.read_bytes() for file in received.iterdir())
+    sent = dcmread(path)
+    held = _data_set(_held(archive, str(sent.SOPInstanceUID)))
+    assert held == _data_set(theirs)
+    if sent.file_meta.TransferSyntaxUID.is_encapsulated:
+        assert held == _data_set(path.read_bytes())
+
+
+@pytest.mark.requirement("DICOM-STORE-002")
+@pytest.mark.parametrize("number", range(1, 10))
+def test_the_data_set_of_a_file_in_each_transfer_syntax_is_kept_byte_for_byte(
     node: StorageNode, archive: Archive, data_folder: Callable[[str], Path], number: int
 ) -> None:
-    """DCMTK sends compressed files as they are, and plain ones in the plain syntax of its choice."""
     path = data_folder("dicom/mr_siemens_7_transfer_syntaxes") / f"{number}.dcm"
-    sent = dcmread(path)
-    done = run_dcmtk("dcmsend", "-v", "--decompress-never", "-aec", "VERAICON", "127.0.0.1", str(node.port), path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    held = archive.read(archive.references({"SOPInstanceUID": [str(sent.SOPInstanceUID)]})[0])
-    if not sent.file_meta.TransferSyntaxUID.is_encapsulated:
-        assert (held.pixel_array == sent.pixel_array).all()
-    else:
-        assert held.PixelData == sent.PixelData
-        assert held.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
-        assert held.to_json() == sent.to_json()
+    store(_ours(node), [path])
+    assert _data_set(_held(archive, str(dcmread(path).SOPInstanceUID))) == _data_set(path.read_bytes())
 
 
 @pytest.mark.requirement("DICOM-QR-030")
@@ -148,10 +179,12 @@ def test_strangers_are_rejected_with_the_reason(archive: Archive, tmp_path: Path
     try:
         echo(_ours(node, "PACS"))
         for calling in ("STRANGER", "FAR"):
-            with pytest.raises(PeerRefused):
+            with pytest.raises(PeerRefused, match=r"Calling AE title not recognised \(Rejected Permanent"):
                 echo(_ours(node, calling))
-        with pytest.raises(PeerRefused):
+        with pytest.raises(PeerRefused, match=r"Called AE title not recognised \(Rejected Permanent"):
             echo(Peer("node", "SOMEBODY", "127.0.0.1", node.port, "PACS", timeout_s=5.0))
+        asked = ("echoscu", "-v", "-aet", "STRANGER", "-aec", "VERAICON", "127.0.0.1", str(node.port))
+        assert "Calling AE Title Not Recognized" in run_dcmtk(*asked).stderr
     finally:
         node.stop()
 
@@ -178,26 +211,27 @@ def test_nobody_there_and_a_destination_that_refuses_are_told_apart(tmp_path: Pa
     ],
     ids=["http", "4 GiB PDU", "half a request", "data before association", "noise", "silence"],
 )
-def test_hostile_bytes_hold_no_slot_and_the_node_still_answers(
-    node: StorageNode, garbage: bytes, eventually: Callable[..., object]
+def test_hostile_bytes_hold_no_place_while_their_callers_stay(
+    archive: Archive, garbage: bytes, eventually: Callable[..., object]
 ) -> None:
-    callers = [socket.create_connection(("127.0.0.1", node.port), timeout=10) for _ in range(40)]  # more than the 32 places
-    try:
-        for caller in callers:
+    """No timeout ends them within this test: the places are free although they are there."""
+    node = StorageNode(archive, ae_title="VERAICON", host="127.0.0.1", port=0, acse_timeout_s=120.0, pdu_timeout_s=120.0)
+    node.start()
+    address = ("127.0.0.1", node.port)
+    with ExitStack() as stack:
+        stack.callback(node.stop, grace_s=0.1)
+        hostile = [socket.create_connection(address, timeout=10, source_address=("127.0.0.2", 0)) for _ in range(40)]
+        for caller in hostile:
+            stack.callback(caller.close)
             with suppress(OSError):  # the node may hang up at once
                 caller.sendall(garbage)
-
-        def answers() -> bool:
-            try:
-                echo(_ours(node))
-            except (PeerRefused, PeerUnreachable):
-                return False
-            return True
-
-        eventually(answers, deadline_s=20)
-    finally:
-        for caller in callers:
-            caller.close()
+        for _ in range(_PLACES):
+            stack.enter_context(raw_scu(node.port)).associate(ECHO)
+        one_more = stack.enter_context(raw_scu(node.port))
+        one_more.send(associate_rq([context(1, *ECHO)]))
+        answer = one_more.read()
+        assert answer is not None
+        assert answer[0] == RJ, "there were as many places as there are"
 
 
 @pytest.mark.requirement("DICOM-STORE-008")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,29 @@ def test_keys_match_by_the_rules_of_their_kind(node: StorageNode, tmp_path: Path
 
 
 @pytest.mark.requirement("DICOM-QR-001", "DICOM-QR-005")
-def test_sequences_and_unknown_keys_come_back_empty_and_the_rest_filled(node: StorageNode, tmp_path: Path) -> None:
+def test_sequences_and_unknown_keys_do_not_come_back_and_the_rest_is_filled(node: StorageNode, tmp_path: Path) -> None:
     keys = (
         "QueryRetrieveLevel=SERIES", f"StudyInstanceUID={derive_uid('latin', 'study')}", "SeriesInstanceUID",
         "RequestAttributesSequence[0].ScheduledProcedureStepID", "OperatorsName", "InstanceAvailability",
         "NumberOfSeriesRelatedInstances",
     )  # fmt: skip
     (found,) = findscu(node, tmp_path / "asked", None, *keys)
-    assert not found.RequestAttributesSequence
-    assert found.OperatorsName == ""
+    assert "RequestAttributesSequence" not in found
+    assert "OperatorsName" not in found
     assert (found.InstanceAvailability, found.RetrieveAETitle, found.NumberOfSeriesRelatedInstances) == (
         "ONLINE",
         "VERAICON",
         3,
     )
+
+
+@pytest.mark.requirement("DICOM-QR-005")
+def test_each_match_says_whether_all_keys_were_supported(node: StorageNode, tmp_path: Path) -> None:
+    keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID", "-k", "InstanceAvailability"]
+    for more, said in (([], "FF00"), (["-k", "OperatorsName"], "FF01")):
+        answered = run_dcmtk("findscu", "-d", "-S", "-aec", "VERAICON", "127.0.0.1", str(node.port), *keys, *more)
+        statuses = re.findall(r"DIMSE Status\s*: 0x(ff\w\w)", answered.stdout + answered.stderr)
+        assert {status.upper() for status in statuses} == {said}
 
 
 @pytest.mark.requirement("DICOM-QR-001")

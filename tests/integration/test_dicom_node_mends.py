@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import queue
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +19,6 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.transport import AssociationSocket
 
 from dicom_node.archive import Archive
 from dicom_node.association import pynetdicom_mends
@@ -73,71 +69,6 @@ def test_the_requestors_reactor_takes_a_response_only_without_the_mend(
             eventually(assoc.dimse.msg_queue.empty, deadline_s=10)
     finally:
         assoc.abort()
-
-
-def pair(pdu_timeout_s: float | None) -> tuple[AssociationSocket, socket.socket]:
-    """Return a transport as an association has it, mended where a time is given, and the other end of its connection."""
-    ours, theirs = socket.socketpair()
-    dul = SimpleNamespace(event_queue=SimpleNamespace(put=lambda _: None), socket=None)
-    assoc: Any = SimpleNamespace(dul=dul, network_timeout=None)
-    dul.socket = AssociationSocket(assoc, client_socket=ours)
-    if pdu_timeout_s is not None:
-        pynetdicom_mends.bound_reads(assoc, maximum_pdu_bytes=16384, pdu_timeout_s=pdu_timeout_s)
-    return dul.socket, theirs
-
-
-@pytest.mark.requirement("DICOM-ASSOC-004")
-def test_half_a_pdu_is_waited_for_without_end_only_without_the_mend() -> None:
-    transport, theirs = pair(None)
-    theirs.sendall(b"half")
-    waiting = threading.Thread(target=transport.recv, args=(8,))
-    waiting.start()
-    waiting.join(timeout=0.7)
-    assert waiting.is_alive()
-    theirs.close()
-    waiting.join(timeout=5)
-    transport.socket.close()
-
-    transport, theirs = pair(0.3)
-    theirs.sendall(b"half")
-    with pytest.raises(TimeoutError):
-        transport.recv(8)
-    theirs.sendall(b"a whole one")
-    assert transport.recv(11) == b"a whole one"
-    theirs.close()
-    transport.socket.close()
-
-
-@pytest.mark.requirement("DICOM-ASSOC-004")
-def test_bytes_that_trickle_do_not_prolong_the_time_of_a_pdu() -> None:
-    transport, theirs = pair(0.5)
-    stop = threading.Event()
-
-    def trickle() -> None:
-        while not stop.wait(0.05):
-            theirs.sendall(b".")
-
-    sender = threading.Thread(target=trickle)
-    sender.start()
-    began = time.monotonic()
-    try:
-        with pytest.raises(TimeoutError):
-            transport.recv(10_000)
-        assert time.monotonic() - began < 5
-    finally:
-        stop.set()
-        sender.join(timeout=5)
-        theirs.close()
-        transport.socket.close()
-
-
-@pytest.mark.requirement("DICOM-ASSOC-004")
-def test_the_length_of_a_pdu_is_not_believed_beyond_the_cap() -> None:
-    transport, theirs = pair(5.0)
-    with pytest.raises(OSError, match="allowed are 1048576"):
-        transport.recv(400 * 2**20)
-    theirs.close()
-    transport.socket.close()
 
 
 def _unmended(**options: Any) -> Any:
@@ -206,21 +137,6 @@ def test_a_caller_that_hangs_up_without_a_request_holds_its_threads_only_without
         assert unmended.active_associations, "it waits for the request of a caller that is gone"
     finally:
         unmended.shutdown()
-
-
-@pytest.mark.requirement("DICOM-ASSOC-004")
-@pytest.mark.parametrize("mended", [False, True])
-def test_fragments_of_a_message_that_never_ends_are_collected_without_end_only_without_the_mend(mended: bool) -> None:
-    taken, told = [], []
-    dimse = SimpleNamespace(message=object(), msg_queue=queue.Queue(), receive_primitive=taken.append)
-    assoc: Any = SimpleNamespace(dimse=dimse, dul=SimpleNamespace(event_queue=queue.Queue()))
-    if mended:
-        pynetdicom_mends.bound_messages(assoc, maximum_bytes=100_000, on_violation=told.append)
-    for _ in range(20):
-        dimse.receive_primitive(SimpleNamespace(presentation_data_value_list=[[1, bytes(10_000)]]))
-    assert (len(taken) == 20) is not mended
-    assert (assoc.dul.event_queue.qsize() > 0) is mended
-    assert told[:1] == (["a message of more than 100000 bytes"] if mended else [])
 
 
 _CALL_NOBODY = """

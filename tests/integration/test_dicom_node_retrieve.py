@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage, RLELossless
 from pynetdicom import AE, build_context, build_role, evt
 
 from dicom_node.archive import Archive
@@ -92,7 +92,13 @@ class TestTransferSyntaxes:
             assert got[str(ds.SOPInstanceUID)].PixelData == ds.PixelData
 
     @pytest.mark.requirement("DICOM-QR-021")
-    @pytest.mark.parametrize(("option", "syntax"), [("+xe", ExplicitVRLittleEndian), ("+xi", ImplicitVRLittleEndian)])
+    @pytest.mark.parametrize(
+        ("option", "taken"),
+        [
+            ("+xe", (ExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian)),
+            ("+xi", (ImplicitVRLittleEndian,)),
+        ],
+    )
     def test_a_receiver_of_plain_syntaxes_gets_equal_pixels(
         self,
         archive: Archive,
@@ -100,7 +106,7 @@ class TestTransferSyntaxes:
         free_port: Callable[[], int],
         data_folder: Callable[[str], Path],
         option: str,
-        syntax: str,
+        taken: tuple[str, ...],
     ) -> None:
         sent = land(archive, data_folder(SYNTAXES))
         reference = next(ds for ds in sent if ds.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian).pixel_array
@@ -115,7 +121,7 @@ class TestTransferSyntaxes:
         assert set(got) == {str(ds.SOPInstanceUID) for ds in decodable}, moved.stdout + moved.stderr
         own = {str(ds.SOPInstanceUID): ds.file_meta.TransferSyntaxUID for ds in sent}
         for uid, ds in got.items():
-            assert ds.file_meta.TransferSyntaxUID in (syntax, own[uid], ImplicitVRLittleEndian)
+            assert ds.file_meta.TransferSyntaxUID == (own[uid] if own[uid] in taken else taken[0])
             assert (ds.pixel_array == reference).all()
         if len(decodable) < len(sent):
             assert "SubOperationsCompleteOneOrMoreFailures" in moved.stdout + moved.stderr
@@ -512,3 +518,18 @@ def receiver(store: Callable[[evt.Event], int], contexts: list[Any] | None = Non
         yield server.server_address[1]
     finally:
         server.shutdown()
+
+
+@pytest.mark.requirement("DICOM-QR-022")
+def test_more_instances_than_can_be_counted_are_refused_as_too_many(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    for data in part10_series(3):
+        archive.land(data, source="CT1")
+    monkeypatch.setattr("dicom_node.services.retrieve._MAX_SUB_OPERATIONS", 2)
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "STUDY", STUDY
+    with serving(archive) as node:
+        assoc = AE("TEST").associate("127.0.0.1", node.port, contexts=retrieve_contexts([GET_CLASSES[1]]), ae_title="VERAICON")
+        ((status, _),) = assoc.send_c_get(identifier, GET_CLASSES[1])
+        assoc.release()
+    assert status.Status == Status.UNABLE_TO_PERFORM_SUBOPERATIONS
+    assert status.ErrorComment == "more than 2 instances: ask series by series"

@@ -263,6 +263,7 @@ def test_what_is_not_stored_is_named_with_its_reason(served: Served) -> None:
     [
         ({"Content-Type": "application/json"}, b"{}", 415),
         ({"Content-Type": 'multipart/related; type="application/dicom+json"; boundary=b'}, b"--b--", 415),
+        ({"Content-Type": "application/dicom"}, part10_series(1)[0], 415),
         ({"Content-Type": 'multipart/related; type="application/dicom"'}, b"--b--", 400),
         ({"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, b"--b--", 400),
         ({"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, b"--b\r\n\r\nDICM", 400),
@@ -275,7 +276,18 @@ def test_what_is_not_stored_is_named_with_its_reason(served: Served) -> None:
             406,
         ),
     ],
-    ids=["json", "metadata", "no boundary", "no part", "truncated", "no start", "long part", "long headers", "xml answer"],
+    ids=[
+        "json",
+        "metadata",
+        "single part",
+        "no boundary",
+        "no part",
+        "truncated",
+        "no start",
+        "long part",
+        "long headers",
+        "xml answer",
+    ],
 )
 def test_a_bad_body_is_refused_by_status_and_keeps_nothing(
     served: Served, headers: dict[str, str], body: bytes, status: int

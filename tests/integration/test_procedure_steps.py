@@ -12,11 +12,14 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
 
 from dicom_node.archive import Archive
 from dicom_node.association.policy import AuditTrail
 from dicom_node.calling.sending import store
-from dicom_node.holding.procedure_steps import ProcedureSteps
+from dicom_node.holding.procedure_steps import Change, ListedInstance, ProcedureSteps, StepState
+from dicom_node.holding.transactions import in_transaction
 from dicom_node.scp import StorageNode
 from dicom_node.scu import Peer
 from dicom_node.services.procedure_step import ProcedureStepService
@@ -162,3 +165,30 @@ def test_a_step_outlives_a_restart_of_the_node(tmp_path: Path) -> None:
         store(after.node, instances)
         assert after.set(ended("COMPLETED", instances)).Status == 0x0000
         assert [found.instances for found in after.archive.unannounced(600)] == [2]
+
+
+def test_a_change_that_the_end_of_its_step_overtakes_changes_nothing(tmp_path: Path) -> None:
+    other, kept = ProcedureSteps(index_engine(tmp_path)), [ListedInstance("1.2", "1.2.3")]
+    assert other.create(STEP, (), source="MR1")
+
+    def clock() -> float:
+        assert other.change(STEP, state=StepState.COMPLETED, listed=kept) is Change.DONE
+        return 0.0
+
+    steps = ProcedureSteps(index_engine(tmp_path), clock=clock)
+    assert steps.change(STEP, state=StepState.DISCONTINUED, listed=()) is Change.FINAL
+    with index_engine(tmp_path).connect() as connection:
+        assert connection.exec_driver_sql("SELECT state FROM dicom_procedure_step").scalar() == "COMPLETED"
+        assert connection.exec_driver_sql("SELECT count(*) FROM dicom_expected_instance").scalar() == 1
+
+
+def test_a_transaction_that_fails_at_first_is_tried_again(tmp_path: Path) -> None:
+    engine, attempts = index_engine(tmp_path), []
+
+    def write(_session: Session) -> str:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise OperationalError("write", None, Exception("database is locked"))
+        return "kept"
+
+    assert in_transaction(engine, write) == "kept"

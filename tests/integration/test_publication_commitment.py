@@ -15,6 +15,7 @@ from dicom_node.commitment.messages import (
     WELL_KNOWN_INSTANCE,
     CommitmentReport,
     CommitmentRequest,
+    named_instances,
     read_request,
     report_dataset,
 )
@@ -117,7 +118,7 @@ def test_a_failed_report_names_counts_and_reasons_and_the_next_attempt_asks_anew
 
 
 @pytest.mark.requirement("DICOM-SC-012")
-def test_a_report_that_does_not_come_is_noted_or_an_error_and_the_same_transaction_is_asked_again(
+def test_a_report_that_does_not_come_is_noted_or_an_error_and_each_request_is_a_transaction_of_its_own(
     tmp_path: Path, pacs: Pacs, instances: list[Dataset]
 ) -> None:
     pacs.silent = True
@@ -126,8 +127,22 @@ def test_a_report_that_does_not_come_is_noted_or_an_error_and_the_same_transacti
         _committer(tmp_path, pacs.peer, required=True).commit(instances)
     pacs.silent = False
     assert _committer(tmp_path, pacs.peer).commit(instances) is True
-    assert len(pacs.transactions) == 3
-    assert len(set(pacs.transactions)) == 1
+    assert len(pacs.transactions) == len(set(pacs.transactions)) == 3
+
+
+@pytest.mark.requirement("DICOM-SC-012")
+def test_a_report_that_comes_after_the_wait_saves_the_next_request(
+    tmp_path: Path, pacs: Pacs, instances: list[Dataset]
+) -> None:
+    pacs.silent = True
+    committer = _committer(tmp_path, pacs.peer)
+    assert committer.commit(instances) is False
+    assert committer.commit(instances) is False
+    late = CommitmentReport(pacs.transactions[0], named_instances(instances))
+    assert committer.sent.reported(late, reporter="PACS")
+    assert committer.commit(instances) is True
+    assert len(pacs.transactions) == 2
+    assert committer.commit(instances[:1]) is False, "nobody was asked about these alone"
 
 
 @pytest.mark.requirement("DICOM-SC-012")

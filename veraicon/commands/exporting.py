@@ -34,9 +34,13 @@ def export(
             action="check the UID; `veraicon job list` names what was generated",
         )
 
+    def checked(archive: Archive, reference: InstanceReference) -> Path:
+        archive.checked_file(reference).close()
+        return archive.instance_path(reference)
+
     with open_site(settings_of(context)) as site:
         references = [reference for uid in uids for reference in held(site.archive, uid)]
-        count = write_file_set([site.archive.instance_path(reference) for reference in references], to)
+        count = write_file_set([checked(site.archive, reference) for reference in references], to)
     if as_json:
         show_json({"instances": count, "folder": str(to)})
     else:

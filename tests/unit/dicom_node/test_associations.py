@@ -110,6 +110,7 @@ def test_an_error_becomes_its_status_and_a_comment_that_fits_and_repeats_nothing
     answered = status_of(error)
     assert answered.Status == 0xC000
     assert len(answered.ErrorComment) <= 64
+    assert answered.ErrorComment.endswith(" send the ..."), "whole words"
     assert "Jane" not in answered.ErrorComment
     assert status_of(StorageExhausted(found="", allowed="", action="")).Status == 0xA700
 

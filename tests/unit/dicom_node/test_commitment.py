@@ -108,6 +108,19 @@ class TestReceived:
 class TestSent:
     """What we asked of peers."""
 
+    @pytest.mark.requirement("DICOM-SC-012")
+    def test_a_late_commitment_counts_and_a_late_failure_does_not(self, tmp_path: Path) -> None:
+        sent = SentCommitments(index_engine(tmp_path))
+        uids = [derive_uid(name, "transaction") for name in ("first", "second", "third")]
+        for uid in uids:
+            sent.asking(CommitmentRequest(uid, (A,)), "PACS")
+        assert sent.reported(CommitmentReport(uids[0], (), ((A, 0x0112),)), reporter="PACS")
+        assert sent.answer(uids) is None
+        assert sent.reported(CommitmentReport(uids[1], (A,)), reporter="PACS")
+        assert sent.answer(uids) == CommitmentReport(uids[1], (A,))
+        assert sent.reported(CommitmentReport(uids[2], (), ((A, 0x0110),)), reporter="PACS")
+        assert sent.answer(uids) == CommitmentReport(uids[2], (), ((A, 0x0110),))
+
     def test_the_first_report_of_the_peer_that_was_asked_counts(self, tmp_path: Path) -> None:
         sent = SentCommitments(index_engine(tmp_path))
         request, report = CommitmentRequest(TRANSACTION, (A, B)), CommitmentReport(TRANSACTION, (A,), ((B, 0x0112),))
@@ -119,4 +132,4 @@ class TestSent:
         assert sent.reported(CommitmentReport(TRANSACTION, (A, B)), reporter="PACS")
         sent.asking(request, "PACS")
         assert sent.report(TRANSACTION) == report
-        assert sent.await_report(TRANSACTION, 0) == report
+        assert sent.await_answer([TRANSACTION], 0) == report

@@ -15,7 +15,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 
 from dicom_node.holding.files import to_part10
 from dicom_node.holding.headers import InstanceHeader, read_header
-from domain.errors import UnreadableInstance
+from dicom_node.statuses import status_of
+from domain.errors import InstanceMismatch, UnreadableInstance
 from tests.builders_dicom import series_datasets
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -103,3 +104,13 @@ def test_a_sequence_that_never_ends_is_unreadable_and_no_failure_of_the_disk() -
     data = FILES[0][:ends_at] + b"\x08\x00\x15\x00SQ\x00\x00\xff\xff\xff\xff"
     with pytest.raises(UnreadableInstance, match="OSError"):
         read_header(data)
+
+
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID"])
+def test_a_dataset_of_another_class_or_instance_than_its_command_does_not_match(keyword: str) -> None:
+    ds = series_datasets(1)[0]
+    named = str(ds[keyword].value).encode()
+    other = named[:-1] + (b"7" if named[-1:] != b"7" else b"8")
+    with pytest.raises(InstanceMismatch) as refused:
+        read_header(to_part10(ds).replace(named, other, 1))
+    assert status_of(refused.value).Status == 0xA900

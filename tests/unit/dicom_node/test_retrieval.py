@@ -72,7 +72,9 @@ def test_an_instance_goes_in_its_own_syntax_else_plain_else_not() -> None:
 
 
 def holding(uid: str) -> Holding:
-    return Holding(InstanceReference(MRImageStorage, InstanceUid(uid), "sha256:" + "0" * 64), ExplicitVRLittleEndian)
+    return Holding(
+        InstanceReference(MRImageStorage, InstanceUid(uid), "sha256:" + "0" * 64), ExplicitVRLittleEndian, "1.1", "1.0"
+    )
 
 
 @pytest.mark.requirement("DICOM-QR-022")

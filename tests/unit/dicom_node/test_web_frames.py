@@ -13,10 +13,10 @@ from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from dicom_node.holding.files import to_part10
+from dicom_node.recoding import recoded_file
 from dicom_node.web.frames import choose_form, frames
 from dicom_node.web.media_types import parse_accept
 from dicom_node.web.metadata import bulk_value, to_metadata
-from dicom_node.web.recoding import recoded_file
 from dicom_node.web.rendering import PNG, parse_rendering, render
 from domain.errors import AnswerUnacceptable, RequestInvalid, ResourceNotFound
 from tests.builders_dicom import slice_dataset

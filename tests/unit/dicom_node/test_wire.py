@@ -46,18 +46,21 @@ def test_the_response_is_understood_by_pynetdicom() -> None:
     assert answer.CommandField == 0x8001
 
 
-@given(data=st.binary(max_size=5000), maximum=st.integers(7, 1000))
-def test_a_dataset_comes_out_of_its_pdus_as_it_went_in(data: bytes, maximum: int) -> None:
-    stream = b"".join(wire.data_pdus(5, memoryview(data), maximum))
+@given(
+    data=st.binary(max_size=5000), maximum=st.one_of(st.just(0), st.integers(wire.SHORTEST_PDU, 1000)), is_command=st.booleans()
+)
+def test_a_message_comes_out_of_its_pdus_as_it_went_in(data: bytes, maximum: int, is_command: bool) -> None:
+    stream = b"".join(wire.data_pdus(5, memoryview(data), maximum, is_command=is_command))
     found, last = bytearray(), []
     while stream:
         kind, length = wire.pdu_header(stream[:6])
         assert kind == wire.P_DATA_TF
-        assert length <= maximum
+        assert length <= (maximum or len(data) + 6)
         pdu = P_DATA_TF()
         pdu.decode(stream[: 6 + length])  # pynetdicom takes it too
         for pdv in wire.pdvs(stream[6 : 6 + length]):
-            assert (pdv.context_id, pdv.is_command) == (5, False)
+            assert (pdv.context_id, pdv.is_command) == (5, is_command)
+            assert pdv.is_last or len(pdv.data) % 2 == 0, "PS3.8 E.2: fragments are even"
             found += pdv.data
             last.append(pdv.is_last)
         stream = stream[6 + length :]

@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from domain.errors import PeerUnreachable
 from domain.identifiers import SeriesUid
+from tests.builders_dicom import part10_series
 from tests.builders_main_job import small_bundle
 from veraicon.api.app import create_app
 from veraicon.jobs import requests_for
@@ -117,3 +118,22 @@ def test_token_is_asked_for_everywhere_but_health_and_public_keys(tmp_path: Path
             assert refused.status_code == 401
             assert "Bearer" in refused.headers["WWW-Authenticate"]
             assert caller.get(path, headers={"Authorization": "Bearer letmein"}).status_code == 200
+
+
+def test_a_page_of_instances_is_read_without_reading_the_archive(
+    client: TestClient, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for data in part10_series(5):
+        site.archive.land(data, source="PACS")
+    read: list[object] = []
+    find, search = site.archive.find, site.archive.search
+    monkeypatch.setattr(site.archive, "find", lambda level, keys, **more: read.append(keys) or find(level, keys, **more))
+    monkeypatch.setattr(site.archive, "search", lambda level, keys, **more: read.append("all") or search(level, keys, **more))
+    answered = client.get("/dicom-web/instances", params={"limit": "2", "offset": "1"})
+    assert [item["00200013"]["Value"] for item in answered.json()] == [[2], [3]]
+    assert "2 additional results" in answered.headers["Warning"]
+    (keys,) = read
+    assert isinstance(keys, dict)
+    assert len(keys["SOPInstanceUID"]) == 2
+    assert client.get("/dicom-web/instances", params={"PatientName": "PHANTOM*", "limit": "2"}).json()
+    assert read[-1] == "all"

@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    RealWorldValueMappingStorage,
+    RTDoseStorage,
+    RTStructureSetStorage,
+    SpatialRegistrationStorage,
+)
 
 from dicom_node.holding.files import to_part10
 from domain.generation import GenerationRequest
@@ -29,14 +37,28 @@ class Jobs:
         return True
 
 
+def of_class(sop_class_uid: str, modality: str) -> list[bytes]:
+    def change(ds: Dataset) -> None:
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class_uid
+        ds.Modality = modality
+
+    return part10_series(1, change=change)
+
+
 @pytest.mark.parametrize(
     ("contents", "asked"),
     [
         (part10_series(3), 1),
         ([to_part10(ds) for ds in written_objects()["segmentation"]], 0),
         ([to_part10(ds) for ds in written_objects()["summary"]], 0),
+        (of_class(RealWorldValueMappingStorage, "RWV"), 0),
+        (of_class(SpatialRegistrationStorage, "REG"), 0),
+        (of_class(RTDoseStorage, "RTDOSE"), 0),
+        (of_class(RTStructureSetStorage, "RTSTRUCT"), 0),
+        (of_class(SpatialRegistrationStorage, "MR"), 0),
+        (of_class(EnhancedMRImageStorage, "OT"), 1),
     ],
-    ids=["images", "segmentation", "document"],
+    ids=["images", "segmentation", "document", "value map", "registration", "dose", "structures", "called MR", "called OT"],
 )
 def test_only_images_become_a_source(tmp_path: Path, contents: list[bytes], asked: int) -> None:
     """What a PACS forwards of our own publication comes back to us, and other reports too."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from dicom_node.web.query import parse_search
+from dicom_node.holding.entities import Entity
+from dicom_node.holding.paging import page_of_uids
+from dicom_node.query import UNIQUE_KEYS
+from dicom_node.web.query import Search, parse_search
 from veraicon.api.dicomweb.answers import json_answer, require_json, service_url
 from veraicon.wiring import Site
 
@@ -16,7 +19,7 @@ def router(site: Site) -> APIRouter:
     def search(request: Request, level: str, **path: str) -> Response:
         require_json(request)
         asked = parse_search(level, path, request.query_params.multi_items())
-        page, beyond = asked.page(site.archive.find(level, asked.query.narrowing))
+        page, beyond = _page(site, asked)
         more = [f"There are {beyond} additional results that can be requested"] if beyond else []
         url = service_url(request)
         return json_answer([asked.as_json(entity, url) for entity in page], warnings=[*asked.warnings, *more])
@@ -52,3 +55,14 @@ def router(site: Site) -> APIRouter:
         return search(request, "IMAGE", StudyInstanceUID=study, SeriesInstanceUID=series_uid)
 
     return routes
+
+
+def _page(site: Site, asked: Search) -> tuple[list[Entity], int]:
+    """Return the matches of a page and how many there are beyond it, by the database alone where it can match all keys."""
+    level, narrowing = asked.query.level, asked.query.narrowing
+    if not asked.query.exact:
+        return asked.page(site.archive.search(level, narrowing))
+    uids, total = page_of_uids(site.engine, level, narrowing, offset=asked.offset, limit=asked.limit)
+    keyword = UNIQUE_KEYS[level]
+    found = {entity[keyword]: entity for entity in site.archive.find(level, {keyword: uids})} if uids else {}
+    return [found[uid] for uid in uids if uid in found], max(0, total - asked.offset - asked.limit)

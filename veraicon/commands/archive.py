@@ -1,0 +1,81 @@
+"""Commands that tell what the archive keeps aside: other bytes under a held UID, and bytes that could not be filed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from veraicon.commands.console import err, out, settings_of, show_json
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from dicom_node.holding.aside import Conflict, Refused
+
+app = typer.Typer(help="What the archive keeps aside; no patient is named.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+_WHEN = {"landed_s": "landed", "settled_s": "settled"}
+
+
+@app.command("conflicts")
+def conflicts(
+    context: typer.Context,
+    settled: Annotated[bool, typer.Option("--settled", help="Those too whose sender has sent again what is held.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List other bytes that came under a held SOP Instance UID: what is held was not changed, these lie beside it."""
+    from dicom_node.holding import aside
+
+    with _opened(context) as (engine, folder):
+        found = aside.conflicts(engine, folder, settled=settled)
+    _show(found, "conflicts", as_json=as_json)
+
+
+@app.command("refused")
+def refused(context: typer.Context, as_json: AsJson = False) -> None:
+    """List bytes that could not be filed, and why; their senders were told."""
+    from dicom_node.holding import aside
+
+    with _opened(context) as (engine, folder):
+        found = aside.refused(engine, folder)
+    _show(found, "refused", as_json=as_json)
+
+
+@contextmanager
+def _opened(context: typer.Context) -> Iterator[tuple[sa.Engine, Path]]:
+    from veraicon.wiring import open_site
+
+    settings = settings_of(context)
+    with open_site(settings) as site:
+        yield site.engine, settings.storage.folder / "archive"
+
+
+def _show(found: Sequence[Conflict | Refused], what: str, *, as_json: bool) -> None:
+    rows = [_told(one) for one in found]
+    if as_json:
+        show_json({"count": len(rows), what: rows})
+        return
+    for row in rows:
+        out.print(row["landed"], row["source"], markup=False)
+        for name, value in row.items():
+            if name not in ("landed", "source") and value:
+                out.print(f"  {name:16}", end="", style="bold")
+                out.print(value, markup=False)
+    err.print(f"{len(rows)} {what}")
+
+
+def _told(one: Conflict | Refused) -> dict[str, Any]:
+    """Return a row with its times in ISO 8601 and its path as text."""
+    told = {_WHEN.get(name, name): value for name, value in dataclasses.asdict(one).items()}
+    for name in _WHEN.values():
+        if isinstance(told.get(name), float):
+            told[name] = datetime.fromtimestamp(told[name], UTC).isoformat(timespec="seconds")
+    return told | {"path": str(one.path)}
