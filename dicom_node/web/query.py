@@ -100,7 +100,7 @@ class Search:
                 yield entity
 
         until = self.offset + self.limit
-        found = heapq.nsmallest(until, counted(), key=_order(self.query.level)) if until else list(counted())
+        found = heapq.nsmallest(max(until, 1), counted(), key=_order(self.query.level))
         return found[self.offset : until], max(0, total - until)
 
     def as_json(self, entity: Entity, service_url: str) -> dict[str, Any]:

@@ -24,13 +24,16 @@ from dicom_node.calling.dimse import identifier
 from dicom_node.calling.pulling import with_retries
 from dicom_node.calling.remote import RemoteStudy
 from dicom_node.holding.index import Holding
+from dicom_node.holding.skimming import file_meta_of
 from dicom_node.presentation import RECEIVED_SYNTAXES, received_contexts, storage_batches
+from dicom_node.recoding import encoded_dataset
 from dicom_node.services.cancelling import Cancellations
 from dicom_node.services.sub_operations import SubOperationCounts
 from dicom_node.statuses import Status
-from domain.errors import PeerRefused, PeerUnreachable, RequestInvalid
+from domain.errors import PeerRefused, PeerUnreachable, RequestInvalid, UnreadableInstance
 from domain.identifiers import InstanceUid
 from domain.series import InstanceReference
+from tests.builders_dicom import part10_series
 
 
 @pytest.mark.requirement("DICOM-QR-027")
@@ -69,6 +72,18 @@ def test_an_instance_goes_in_its_own_syntax_else_plain_else_not() -> None:
     for contexts in ([own], [], [accepted(ExplicitVRLittleEndian, as_scu=False)]):
         with pytest.raises(PeerRefused):
             choose_context(contexts, MRImageStorage, RLELossless)
+
+
+@pytest.mark.requirement("DICOM-QR-020")
+def test_a_file_whose_meta_information_is_out_of_order_is_sent_all_the_same() -> None:
+    (data,) = part10_series(1)
+    _, start = file_meta_of(data) or pytest.fail("no Part 10 file")
+    last = data.rindex(b"\x02\x00\x13\x00SH", 0, start)
+    odd = data[:144] + data[last:start] + data[144:last] + data[start:]
+    assert file_meta_of(odd) is None
+    assert bytes(encoded_dataset(odd, ExplicitVRLittleEndian)) == data[start:]
+    with pytest.raises(UnreadableInstance):
+        encoded_dataset(b"no DICOM", ExplicitVRLittleEndian)
 
 
 def holding(uid: str) -> Holding:

@@ -137,3 +137,7 @@ def test_a_page_of_instances_is_read_without_reading_the_archive(
     assert len(keys["SOPInstanceUID"]) == 2
     assert client.get("/dicom-web/instances", params={"PatientName": "PHANTOM*", "limit": "2"}).json()
     assert read[-1] == "all"
+
+
+def test_capabilities_are_not_served(client: TestClient) -> None:
+    assert client.options("/dicom-web/studies").status_code == 405

@@ -82,6 +82,8 @@ def test_a_damaged_file_is_told_and_not_exported(config: Path, tmp_path: Path) -
     with open_site(load_settings(config)) as site:
         landed = site.archive.land(part10_series(1)[0], source="CT1")
         path = site.archive.instance_path(landed.reference)
+    whole = ["--config", str(config), "export", landed.series_uid, "--to", str(tmp_path / "whole")]
+    assert CliRunner().invoke(app, whole).exit_code == 0
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     done = CliRunner().invoke(app, ["--config", str(config), "export", landed.series_uid, "--to", str(tmp_path / "out")])
     assert isinstance(done.exception, UnreadableInstance)
