@@ -1,8 +1,8 @@
 """Instances a second that are received and sent, beside Orthanc and DCMTK in the same run.
 
 400 MR instances of 512x512x16 bit (212 MB) over the loopback interface; the ways are interleaved, so that a slow minute of the
-machine meets all of them. Each receiver has taken 200 others before: it runs, its database is in use. Our receiver and Orthanc
-sync each instance to disk before they answer; DCMTK's storescp does not.
+machine meets all of them. Each receiver has taken 200 others before, and starts when the disk has nothing left to write. Our
+receiver and Orthanc sync each instance to disk before they answer; DCMTK's storescp does not.
 
 Run: python benchmarks/dicom_throughput.py [ROUNDS] [--instances N]
 Needs: storescu, storescp (Debian package dcmtk), Orthanc (package orthanc); one that is absent is left out by name.
@@ -95,6 +95,7 @@ def our_receiver(folder: Path) -> Iterator[tuple[int, int]]:
 def send(port: int, called: str, paths: list[Path], associations: int) -> float:
     """Send all instances by DCMTK's storescu, shared out over some associations; return seconds."""
     shares = [paths[part::associations] for part in range(associations)]
+    os.sync()  # what others have left to be written is not ours to wait for
     started = time.perf_counter()
     senders = [
         subprocess.Popen(
@@ -142,6 +143,7 @@ def send_ours(load: Load, _: int) -> float:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, running_storescp(Path(folder), port):
         store(Peer("storescp", "ANY", "127.0.0.1", port), load.before)
+        os.sync()
         started = time.perf_counter()
         store(Peer("storescp", "ANY", "127.0.0.1", port), load.measured)
         return time.perf_counter() - started

@@ -181,7 +181,9 @@ class TestAgainstTheIndex:
 
     @pytest.mark.requirement("DICOM-QR-005")
     def test_unknown_keys_narrow_nothing_and_do_not_come_back(self, archive: Archive) -> None:
-        found = self.found(archive, QueryRetrieveLevel="SERIES", OperatorsName="Nobody", BodyPartExamined="", SeriesInstanceUID="")
+        found = self.found(
+            archive, QueryRetrieveLevel="SERIES", OperatorsName="Nobody", BodyPartExamined="", SeriesInstanceUID=""
+        )
         assert len(found) == 3
         assert all("OperatorsName" not in ds and "BodyPartExamined" in ds for ds in found)
 
