@@ -9,7 +9,6 @@ A file is named by the digest of its bytes, never by a UID: a UID comes from out
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -25,9 +24,18 @@ from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
 from dicom_node.holding.entities import Entity
-from dicom_node.holding.files import DurableFile, digest_of, make_folders, remove_leftovers, series_digest, write_durably
+from dicom_node.holding.files import (
+    DurableFile,
+    digest_of,
+    digest_of_file,
+    make_folders,
+    remove_leftovers,
+    series_digest,
+    write_durably,
+)
 from dicom_node.holding.headers import PARSE_ERRORS, InstanceHeader, read_header
 from dicom_node.holding.index import Holding, Index, Landing
+from dicom_node.holding.layout import Layout
 from dicom_node.holding.sameness import same_instance
 from dicom_node.holding.settling import COMPLETE_QUIET_S, Declared, Settling, quiet_needed_s
 from dicom_node.reading import describe_series
@@ -113,7 +121,7 @@ class Archive:
     ) -> None:
         self._index = Index(engine)
         self._settling = Settling(engine)
-        self._folder = folder
+        self.layout = Layout(folder)
         self._min_free_bytes = min_free_bytes
         self._patient_id_system = patient_id_system
         self._issuer_systems = dict(issuer_systems or {})
@@ -121,7 +129,7 @@ class Archive:
         self._clock = clock
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         # All at once, so that no landing has to wait for a folder.
-        make_folders(folder, ["incoming", "refused", *(f"instances/{number:02x}" for number in range(256))])
+        make_folders(folder, Layout.names())
         remove_leftovers(folder, before_s=time.time() - _LEFTOVER_AGE_S)
 
     def close(self) -> None:
@@ -163,12 +171,12 @@ class Archive:
         StorageExhausted
             If too little room is left.
         """
-        return DurableFile(self._folder / "incoming", min_free_bytes=self._min_free_bytes)
+        return DurableFile(self.layout.incoming, min_free_bytes=self._min_free_bytes)
 
     def finish_landing(self, file: DurableFile, *, source: str, origin: str = "received") -> LandedInstance:
         """Keep a written file for good and index it; see `land`."""
         digest = file.digest
-        path = self._path_of(digest)
+        path = self.layout.instance(digest)
         # Syncing waits for the disk, reading and filing for the processor: both at once. The index commits after the sync.
         kept = self._disk.submit(file.keep_as, path)
         try:
@@ -201,15 +209,15 @@ class Archive:
     def _holds_same(self, held_digest: str, path: Path) -> bool:
         """Whether new bytes hold the same instance as held ones; damaged ones hold nothing."""
         try:
-            held = self._path_of(held_digest).read_bytes()
+            held = self.layout.instance(held_digest).read_bytes()
         except FileNotFoundError:
             return False
         return digest_of(held) == held_digest and same_instance(held, path.read_bytes())
 
     def refuse_landing(self, file: DurableFile, error: VeraiconError, *, source: str) -> None:
         """Keep bytes that cannot be filed, with the reason; nothing that reached us is lost."""
-        filed = self._path_of(file.digest)
-        refused = self._folder / "refused" / filed.name
+        filed = self.layout.instance(file.digest)
+        refused = self.layout.refused(file.digest)
         if filed.exists():  # it got its name before it was refused
             write_durably(refused.parent, refused.name, filed.read_bytes())
             if not self._index.knows_bytes(file.digest):
@@ -261,7 +269,7 @@ class Archive:
         UnreadableInstance
             If they do not lie there.
         """
-        path = self._path_of(reference.digest)
+        path = self.layout.instance(reference.digest)
         if not path.is_file():
             raise UnreadableInstance(
                 found="no bytes under the instance's digest",
@@ -280,7 +288,7 @@ class Archive:
         """
         file = self.instance_path(reference).open("rb")
         try:
-            if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != reference.digest:
+            if digest_of_file(file) != reference.digest:
                 raise _damaged()
             file.seek(0)
         except BaseException:
@@ -345,10 +353,6 @@ class Archive:
             except PARSE_ERRORS as error:
                 raise _damaged() from error
 
-    def _path_of(self, digest: str) -> Path:
-        name = _hex(digest)
-        return self._folder / "instances" / name[:2] / f"{name}.dcm"
-
 
 def _damaged() -> UnreadableInstance:
     return UnreadableInstance(
@@ -361,17 +365,6 @@ def _damaged() -> UnreadableInstance:
 def _opened_after(kept: Future[None], path: Path) -> BinaryIO:
     kept.result()
     return path.open("rb")
-
-
-def _hex(digest: str) -> str:
-    name = digest.removeprefix("sha256:")
-    if len(name) != 2 * hashlib.sha256().digest_size or set(name) - set("0123456789abcdef"):
-        raise UnreadableInstance(
-            found="a text that is no digest",
-            allowed="sha256: and 64 hexadecimal digits",
-            action="use the archive's own references",
-        )
-    return name
 
 
 def _reference(header: InstanceHeader, digest: str) -> InstanceReference:

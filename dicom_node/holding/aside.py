@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
+from dicom_node.holding.layout import Layout
 from dicom_node.tables import ConflictRow, InstanceRow, RefusedRow, SeriesRow
 
 
@@ -58,12 +59,12 @@ class Refused:
     path: Path
 
 
-def conflicts(engine: sa.Engine, folder: Path, *, settled: bool = False) -> list[Conflict]:
+def conflicts(engine: sa.Engine, layout: Layout, *, settled: bool = False) -> list[Conflict]:
     """Return what was kept aside, the oldest first.
 
     Parameters
     ----------
-    folder : Path
+    layout : Layout
         Of the archive.
     settled : bool
         Those too that their source has taken back.
@@ -88,21 +89,17 @@ def conflicts(engine: sa.Engine, folder: Path, *, settled: bool = False) -> list
                 row.held_digest,
                 row.landed_s,
                 row.settled_s,
-                folder / "instances" / _hex(row.digest)[:2] / f"{_hex(row.digest)}.dcm",
+                layout.instance(row.digest),
             )
             for row, series_uid, study_uid in session.exec(statement).all()
         ]
 
 
-def refused(engine: sa.Engine, folder: Path) -> list[Refused]:
-    """Return what could not be filed, the oldest first; `folder` is the archive's."""
+def refused(engine: sa.Engine, layout: Layout) -> list[Refused]:
+    """Return what could not be filed, the oldest first."""
     statement = select(RefusedRow).order_by(col(RefusedRow.landed_s), col(RefusedRow.digest))
     with Session(engine) as session:
         return [
-            Refused(row.source, row.code, row.found, row.digest, row.landed_s, folder / "refused" / f"{_hex(row.digest)}.dcm")
+            Refused(row.source, row.code, row.found, row.digest, row.landed_s, layout.refused(row.digest))
             for row in session.exec(statement).all()
         ]
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")

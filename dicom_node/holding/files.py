@@ -10,7 +10,7 @@ import struct
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,6 +43,11 @@ def digest_of(data: bytes) -> str:
     'sha256:e3b0c44'
     """
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_of_file(file: BufferedReader) -> str:
+    """Return the digest of an open file from where it stands to its end."""
+    return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def series_digest(instance_digests: Iterable[str]) -> str:
@@ -244,7 +249,7 @@ def _holds(path: Path, digest: str) -> bool:
     """Whether a file is there and has these bytes."""
     try:
         with path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == digest
+            return digest_of_file(file) == digest
     except FileNotFoundError:
         return False
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from dicom_node.holding.aside import Conflict, Refused
+    from dicom_node.holding.layout import Layout
 
 app = typer.Typer(help="What the archive keeps aside; no patient is named.", no_args_is_help=True)
 
@@ -34,8 +34,8 @@ def conflicts(
     """List other bytes that came under a held SOP Instance UID: what is held was not changed, these lie beside it."""
     from dicom_node.holding import aside
 
-    with _opened(context) as (engine, folder):
-        found = aside.conflicts(engine, folder, settled=settled)
+    with _opened(context) as (engine, layout):
+        found = aside.conflicts(engine, layout, settled=settled)
     _show(found, "conflicts", as_json=as_json)
 
 
@@ -44,18 +44,17 @@ def refused(context: typer.Context, as_json: AsJson = False) -> None:
     """List bytes that could not be filed, and why; their senders were told."""
     from dicom_node.holding import aside
 
-    with _opened(context) as (engine, folder):
-        found = aside.refused(engine, folder)
+    with _opened(context) as (engine, layout):
+        found = aside.refused(engine, layout)
     _show(found, "refused", as_json=as_json)
 
 
 @contextmanager
-def _opened(context: typer.Context) -> Iterator[tuple[sa.Engine, Path]]:
+def _opened(context: typer.Context) -> Iterator[tuple[sa.Engine, Layout]]:
     from veraicon.wiring import open_site
 
-    settings = settings_of(context)
-    with open_site(settings) as site:
-        yield site.engine, settings.storage.folder / "archive"
+    with open_site(settings_of(context)) as site:
+        yield site.engine, site.archive.layout
 
 
 def _show(found: Sequence[Conflict | Refused], what: str, *, as_json: bool) -> None:
