@@ -89,7 +89,12 @@ class KnownSeries:
         self._committing = threading.Lock()
         self._waiting: list[_Filing] = []
         insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
-        self._insert = insert(_INSTANCE).on_conflict_do_nothing(index_elements=["sop_instance_uid"])
+        # Without the option SQLAlchemy forgets how many rows an INSERT has made (on PostgreSQL).
+        self._insert = (
+            insert(_INSTANCE)
+            .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
+            .execution_options(preserve_rowcount=True)
+        )
 
     def remember(self, series_uid: str, study_uid: str) -> None:
         """Note that a series has its row, under this study."""

@@ -8,10 +8,11 @@ missing=""
 for program in Orthanc:orthanc storescu:dcmtk; do
     command -v "${program%%:*}" >/dev/null 2>&1 || missing="$missing ${program##*:}"
 done
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -qq --no-install-recommends orthanc orthanc-dicomweb orthanc-gdcm dcmtk >/dev/null ||
+            apt-get install -y -qq --no-install-recommends orthanc orthanc-dicomweb orthanc-gdcm dcmtk postgresql >/dev/null ||
             echo "peers: could not install$missing: their tests are skipped" >&2
     else
         echo "peers: no root or no apt:$missing not installed, their tests are skipped" >&2
