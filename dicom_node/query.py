@@ -92,6 +92,17 @@ _MOMENTS = (("StudyDate", "StudyTime"), ("SeriesDate", "SeriesTime"))
 
 _ABOUT_THE_QUERY = {"QueryRetrieveLevel", "SpecificCharacterSet", "TimezoneOffsetFromUTC", "QueryRetrieveView"}
 
+# Counts over what lies below exist at one level only.
+ONLY_AT = {
+    "ModalitiesInStudy": "STUDY",
+    "NumberOfStudyRelatedSeries": "STUDY",
+    "NumberOfStudyRelatedInstances": "STUDY",
+    "NumberOfSeriesRelatedInstances": "SERIES",
+    "NumberOfPatientRelatedStudies": "PATIENT",
+    "NumberOfPatientRelatedSeries": "PATIENT",
+    "NumberOfPatientRelatedInstances": "PATIENT",
+}
+
 # What an answer says of our node; nobody matches by it.
 _ABOUT_US = {"InstanceAvailability", "RetrieveAETitle"}
 
@@ -225,9 +236,9 @@ def answer(query: Query, entity: Entity, *, retrieve_ae_title: str) -> Dataset:
 
 
 def known_keys(level: str) -> Iterator[str]:
-    """Yield the keywords that are known at a level: its own and those of the levels above it, from the top."""
+    """Yield the keywords that are known at a level: its own and, but for counts, those of the levels above it."""
     for name in Root.PATIENT.value:
-        yield from _ATTRIBUTES[name]
+        yield from (keyword for keyword in _ATTRIBUTES[name] if ONLY_AT.get(keyword, level) == level)
         if name == level:
             return
 

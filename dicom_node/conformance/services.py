@@ -17,7 +17,6 @@ from dicom_node.query import UNIQUE_KEYS, Root, known_keys
 from dicom_node.services.procedure_step import REQUIRED
 from dicom_node.services.storage import PRIOR_MOVE_ID
 from dicom_node.statuses import STORE_WARNINGS, in_words
-from dicom_node.web.query import ONLY_AT
 
 # How `dicom_node.querying.matching` compares, by VR.
 _MATCHING = {
@@ -192,7 +191,6 @@ def _query_retrieve(number: str) -> Section:
                     _MATCHING.get(dictionary_VR(keyword), _TEXT_MATCHING),
                 )
                 for keyword in known_keys(level)
-                if ONLY_AT.get(keyword, level) == level  # a count is known where what it counts lies below
             ),
         )
         for root, levels in ((Root.PATIENT, Root.PATIENT.value), (Root.STUDY, ("STUDY",)))

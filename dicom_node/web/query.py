@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.holding.entities import Entity
 from dicom_node.holding.headers import PARSE_ERRORS, whole_number
-from dicom_node.query import Query, Root, answer, parse_find, select
+from dicom_node.query import ONLY_AT, Query, Root, answer, parse_find, select
 from domain.errors import RequestInvalid, UnreadableInstance
 from domain.identifiers import require_uid
 
@@ -48,17 +48,6 @@ RETURNED = {
     "IMAGE": ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Columns", "NumberOfFrames"),
 }
 _LEVELS = tuple(RETURNED)
-
-# Counts over what lies below exist at one level only; the patient's are for C-FIND.
-ONLY_AT = {
-    "ModalitiesInStudy": "STUDY",
-    "NumberOfStudyRelatedSeries": "STUDY",
-    "NumberOfStudyRelatedInstances": "STUDY",
-    "NumberOfSeriesRelatedInstances": "SERIES",
-    "NumberOfPatientRelatedStudies": "PATIENT",
-    "NumberOfPatientRelatedSeries": "PATIENT",
-    "NumberOfPatientRelatedInstances": "PATIENT",
-}
 
 _NO_ATTRIBUTE = {"limit", "offset", "fuzzymatching", "includefield", "accept", "charset"}
 

@@ -191,6 +191,12 @@ class TestAgainstTheIndex:
     def test_keys_below_the_level_narrow_nothing(self, archive: Archive) -> None:
         assert len(self.found(archive, QueryRetrieveLevel="STUDY", SOPInstanceUID="1.2.3")) == 3
 
+    @pytest.mark.requirement("DICOM-QR-005")
+    def test_a_count_of_another_level_narrows_nothing(self, archive: Archive) -> None:
+        found = self.found(archive, QueryRetrieveLevel="STUDY", NumberOfPatientRelatedStudies="7", StudyInstanceUID="")
+        assert len(found) == 3
+        assert all("NumberOfPatientRelatedStudies" not in ds for ds in found)
+
     @pytest.mark.requirement("DICOM-QR-007")
     def test_a_quote_in_a_key_is_text_and_nothing_else(self, archive: Archive) -> None:
         assert self.found(archive, QueryRetrieveLevel="STUDY", PatientID="A' OR '1'='1") == []
