@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Engine, func, literal, or_, update
 from sqlalchemy import select as sa_select
-from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session, col, select
 
 from dicom_node.holding.entities import Entity, group_entities, image_entity
 from dicom_node.holding.files import series_digest
 from dicom_node.holding.filing import KnownSeries, note_arrival
 from dicom_node.holding.headers import InstanceHeader
+from dicom_node.holding.transactions import in_transaction
 from dicom_node.tables import ConflictRow, InstanceRow, RefusedRow, SeriesRow, StudyRow
 from domain.errors import UnreadableInstance
 from domain.identifiers import InstanceUid
 from domain.series import InstanceReference
 
-# Two associations may file the first instances of one study at the same time: the later one finds the row on its next attempt.
-_ATTEMPTS = 6
-_PAUSE_S = 0.02
-
 _PART_ROWS = 500
-
-_Result = TypeVar("_Result")
 
 _IN_SERIES = col(InstanceRow.series_uid) == col(SeriesRow.series_uid)
 _IN_STUDY = col(SeriesRow.study_uid) == col(StudyRow.study_uid)
@@ -148,7 +141,7 @@ class Index:
             bytes_safe()
             return Landing.STORED, digest
 
-        filed = self._transaction(write)
+        filed = in_transaction(self._engine, write)
         self._known_series.remember(header.series_uid, header.study_uid)
         return filed
 
@@ -162,7 +155,7 @@ class Index:
     def note_refused(self, *, digest: str, code: str, found: str, source: str, now_s: float) -> None:
         """Record bytes that could not be filed."""
         row = RefusedRow(digest=digest, code=code, found=found, source=source, landed_s=now_s)
-        self._transaction(lambda session: session.merge(row))
+        in_transaction(self._engine, lambda session: session.merge(row))
 
     def pending(self, *, landed_before_s: float, also: Collection[str] = ()) -> list[Pending]:
         """Return received series that changed since their announcement and got nothing new after `landed_before_s`.
@@ -199,7 +192,7 @@ class Index:
             row.pending = series_digest(_digests(session, series_uid)) != digest
             return not row.pending
 
-        return self._transaction(write)
+        return in_transaction(self._engine, write)
 
     def instances(self, narrowing: Mapping[str, Sequence[str]]) -> list[InstanceRow]:
         """Return instances, by UID, whose attributes (by keyword) have one of the named values each."""
@@ -248,19 +241,6 @@ class Index:
             for found in session.exec(_narrowed(statement, narrowing), execution_options=read_by_parts):
                 yield image_entity(*found)
                 session.expunge(found[0])
-
-    def _transaction(self, write: Callable[[Session], _Result]) -> _Result:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with Session(self._engine, expire_on_commit=False) as session:
-                    result = write(session)
-                    session.commit()
-                    return result
-            except (IntegrityError, OperationalError):
-                if attempt == _ATTEMPTS:
-                    raise
-                time.sleep(_PAUSE_S * attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _narrowed(statement: Any, narrowing: Mapping[str, Sequence[str]]) -> Any:
