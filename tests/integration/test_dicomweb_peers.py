@@ -18,7 +18,7 @@ from dicom_node.writing import write_series
 from domain.errors import PeerAnswerInvalid, PeerError, PeerRefused, PeerUnreachable, PublicationError
 from tests.builders_dicom import generated_phantom, part10_series, series_datasets, series_identity, source_series
 from tests.peers.http_stub import answering, stub
-from tests.peers.orthanc import Orthanc, find_dicomweb, running_orthanc
+from tests.peers.orthanc import Orthanc, running_dicomweb_orthanc
 from tests.peers.web_server import serving
 from veraicon.destinations import DicomWebDestination
 from veraicon.settings import load_settings
@@ -27,10 +27,7 @@ from veraicon.wiring import Site, open_site
 
 @pytest.fixture
 def orthanc(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Orthanc]:
-    more = {"Plugins": [find_dicomweb()], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
-    folder = tmp_path / "orthanc"
-    folder.mkdir()
-    with running_orthanc(folder, dicom_port=free_port(), http_port=free_port(), node_port=free_port(), more=more) as running:
+    with running_dicomweb_orthanc(tmp_path / "orthanc", free_port) as running:
         yield running
 
 

@@ -29,7 +29,7 @@ from domain.errors import (
 from domain.identifiers import derive_uid
 from tests.builders_dicom import index_engine, new_archive, part10_series
 from tests.peers.http_stub import answering, stub
-from tests.peers.orthanc import Orthanc, find_dicomweb, running_orthanc
+from tests.peers.orthanc import Orthanc, running_dicomweb_orthanc
 from tests.peers.veraicon_site import veraicon_site
 from tests.peers.web_server import serving
 from veraicon.pulls import Puller
@@ -46,10 +46,7 @@ def archive(tmp_path: Path) -> Archive:
 
 @pytest.fixture
 def orthanc(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Orthanc]:
-    more = {"Plugins": [find_dicomweb()], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
-    folder = tmp_path / "orthanc"
-    folder.mkdir()
-    with running_orthanc(folder, dicom_port=free_port(), http_port=free_port(), node_port=free_port(), more=more) as running:
+    with running_dicomweb_orthanc(tmp_path / "orthanc", free_port) as running:
         yield running
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,3 +106,12 @@ def _settings(folder: Path, dicom_port: int, http_port: int, node_port: int, nod
         "OverwriteInstances": False,
         "DicomModalities": {"veraicon": node},
     }
+
+
+@contextmanager
+def running_dicomweb_orthanc(folder: Path, free_port: Callable[[], int]) -> Iterator[Orthanc]:
+    """Run Orthanc with its DICOMweb plugin, in a new folder and on free ports."""
+    more = {"Plugins": [find_dicomweb()], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
+    folder.mkdir()
+    with running_orthanc(folder, dicom_port=free_port(), http_port=free_port(), node_port=free_port(), more=more) as running:
+        yield running

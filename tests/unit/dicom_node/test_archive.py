@@ -352,7 +352,6 @@ class TestSettling:
         assert archive.unannounced(5.0) == []
 
 
-@pytest.mark.requirement("DICOM-STORE-003")
 def test_leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
     old, young = tmp_path / ".a.part", tmp_path / ".b.part"
     for path in (old, young):
