@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,11 @@ _COORDINATE_BYTES = 48
 STATEMENT_KIND = "veraicon-statement+json"
 ATTESTATION_KIND = "veraicon-attestation+json"
 PROVENANCE_KIND = "fhir+json"
+TREE_HEAD_KIND = "veraicon-tree-head+json"
+KEY_KIND = "veraicon-key+json"
+RECALL_KIND = "veraicon-recall+json"
+DATASET_KIND = "veraicon-dataset+json"
+EXPORT_KIND = "veraicon-export+json"
 
 _HEADER_NAMES = {"alg", "kid", "typ"}
 _MAX_HEADER_BYTES = 512
@@ -54,6 +61,11 @@ class SigningKey:
     key : ECKey
         Private key on P-384.
 
+    Attributes
+    ----------
+    made_at : datetime or None
+        When the key was made, where it says so.
+
     Raises
     ------
     ConfigurationError
@@ -64,15 +76,24 @@ class SigningKey:
         if not key.is_private or key.curve_name != CURVE:
             raise _bad_key("a key that is public only or on another curve")
         self._key = key
-        self.kid: str = key.thumbprint()
+        self._kid = key.thumbprint()
+        made_at = key.as_dict(private=True).get("iat")
+        # A key of another program's making may not say when it was made.
+        self.made_at = datetime.fromtimestamp(made_at, UTC) if isinstance(made_at, int) else None
 
     def __repr__(self) -> str:
         return f"SigningKey(kid={self.kid!r})"
 
+    @property
+    def kid(self) -> str:
+        """Key id: the thumbprint (RFC 7638) of the public key."""
+        return self._kid
+
     @classmethod
     def generate(cls) -> SigningKey:
         """Return a new random key."""
-        return cls(ECKey.generate_key(CURVE, private=True))
+        parameters: Any = {"iat": int(time.time())}
+        return cls(ECKey.generate_key(CURVE, parameters, private=True))
 
     @classmethod
     def from_text(cls, text: str) -> SigningKey:
@@ -173,7 +194,7 @@ def verify(jws: str, keys: Mapping[str, Any], *, kind: str) -> dict[str, Any]:
     """
     header = _header(jws)
     _require_allowed(header, kind)
-    key = _known_key(str(header["kid"]), keys)
+    key = _public_key(find_key(str(header["kid"]), keys)[0])
     try:
         content = jose.deserialize_compact(jws, key, registry=_Registry(algorithms=[ALGORITHM])).payload
     except (JoseError, ValueError, TypeError) as error:
@@ -228,19 +249,32 @@ def _require_allowed(header: Mapping[str, Any], kind: str) -> None:
         raise _not_true(f"a signature of the kind {str(header['typ'])[:40]!r} where {kind!r} is needed")
 
 
-def _known_key(kid: str, keys: Mapping[str, Any]) -> ECKey:
-    """The key whose own thumbprint is `kid`; the label that a key set gives a key is not believed."""
+def find_key(kid: str, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the members of a JWK Set whose own thumbprint (RFC 7638) is `kid`; the label that the set gives is not believed.
+
+    Raises
+    ------
+    VerificationFailed
+        If there is none.
+    """
     members = keys.get("keys") if isinstance(keys, Mapping) else None
-    for member in members if isinstance(members, list) else []:
-        if not isinstance(member, dict) or member.get("kty") != "EC" or member.get("crv") != CURVE:
-            continue
-        try:
-            key = ECKey.import_key({name: str(member[name]) for name in ("kty", "crv", "x", "y")})
-            if key.thumbprint() == kid:
-                return key
-        except (JoseError, ValueError, TypeError, KeyError):
-            continue
-    raise _not_true("a signature by a key that is not among the trusted keys")
+    found = [one for one in members if _is_key(one, kid)] if isinstance(members, list) else []
+    if not found:
+        raise _not_true("a signature by a key that is not among the trusted keys")
+    return found
+
+
+def _is_key(member: object, kid: str) -> bool:
+    if not isinstance(member, dict) or member.get("kty") != "EC" or member.get("crv") != CURVE:
+        return False
+    try:
+        return _public_key(member).thumbprint() == kid
+    except (JoseError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _public_key(member: Mapping[str, Any]) -> ECKey:
+    return ECKey.import_key({name: str(member[name]) for name in ("kty", "crv", "x", "y")})
 
 
 def _canonical_object(content: bytes) -> dict[str, Any]:
@@ -269,6 +303,11 @@ def _create_once(path: Path, text: str) -> None:
         pass  # another process was first: its key is the key
     finally:
         os.unlink(temporary)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # a key that signed something has to be there after a loss of power
+    finally:
+        os.close(folder)
 
 
 def _bad_key(found: str) -> ConfigurationError:
