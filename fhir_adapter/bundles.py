@@ -55,6 +55,26 @@ def publication_bundle(resources: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     return _transaction([_put(reference, by_reference[reference]) for reference in _referenced_first(by_reference)])
 
 
+def amendment_bundle(changed: Sequence[Mapping[str, Any]], added: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a transaction that changes resources as they were read, and PUTs new ones under their own ids after them.
+
+    A resource that somebody else has changed since (by ``meta.versionId``, where the server gives one) makes the whole fail.
+
+    References
+    ----------
+    FHIR R4 RESTful API, "Managing Resource Contention": a weak ETag in If-Match.
+    """
+    entries = []
+    for resource in changed:
+        entry = _put(f"{_type(resource, 'a resource')}/{resource['id']}", resource)
+        meta = resource.get("meta")
+        version = meta.get("versionId") if isinstance(meta, Mapping) else None
+        if version:
+            entry["request"]["ifMatch"] = f'W/"{version}"'
+        entries.append(entry)
+    return _transaction([*entries, *(_put(f"{_type(one, 'a resource')}/{_client_id(one)}", one) for one in added)])
+
+
 def prepare_intake(posted: object) -> dict[str, Any]:
     """Turn what a user posts into a transaction for the store.
 

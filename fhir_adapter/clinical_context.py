@@ -26,7 +26,8 @@ from fhir_adapter.statements import READERS, Stated
 from fhir_adapter.store import RawResource
 
 _SALT_BYTES = 16
-_DIGEST_PURPOSE = b"veraicon snapshot digest 1"
+_DIGEST_PURPOSE = b"veraicon snapshot digest 2"
+_OF_THE_SERVER = ("versionId", "lastUpdated", "source")
 
 
 def clinical_context(
@@ -92,6 +93,9 @@ def clinical_context(
 def snapshot_digest(resources: Iterable[RawResource], *, salt: bytes) -> str:
     """Return ``sha256:`` over the sorted HMAC-SHA-256 digests of the resources' canonical JSON.
 
+    What a server writes into ``meta`` (version, time of the last update, source) is left out: the same records that are loaded
+    again, elsewhere or later, give the same digest.
+
     The key is derived from `salt` for this purpose alone. The order in which a server answered does not matter; a value cannot
     be guessed by hashing candidates without the site's secret.
 
@@ -107,10 +111,18 @@ def snapshot_digest(resources: Iterable[RawResource], *, salt: bytes) -> str:
         )
     key = hmac.new(salt, _DIGEST_PURPOSE, hashlib.sha256).digest()
     try:
-        digests = sorted(salted_digest(resource.body, salt=key) for resource in resources)
+        digests = sorted(salted_digest(_content(resource.body), salt=key) for resource in resources)
     except ValueError as error:
         raise _invalid("a resource with a number that JSON cannot carry between programs") from error
     return f"sha256:{hashlib.sha256(b''.join(digests)).hexdigest()}"
+
+
+def _content(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resource without what its server wrote."""
+    content = {name: value for name, value in body.items() if name != "meta"}
+    meta = body.get("meta")
+    kept = {name: value for name, value in meta.items() if name not in _OF_THE_SERVER} if isinstance(meta, Mapping) else meta
+    return content | ({"meta": kept} if kept else {})
 
 
 def demographics(patient: Mapping[str, Any]) -> tuple[str | None, str | None]:

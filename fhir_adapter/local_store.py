@@ -129,6 +129,12 @@ def _store(session: Session, write: Write, now: datetime) -> None:
     kept = {name: value for name, value in meta.items() if name not in _OF_THE_STORE}
     digest = _digest(kind, {**body, "meta": kept})
     row = session.get(ResourceRow, (kind, identity))
+    if write.only_version and (row is None or str(row.version) != write.only_version):
+        raise PeerRefused(
+            found=f"{kind} in another version than the one that was to be changed",
+            allowed="the version that is held now",
+            action="read it again and repeat the change: nothing was written",
+        )
     if row is not None and row.content_digest == digest:
         return
     version = row.version + 1 if row else 1

@@ -15,6 +15,7 @@ from fhir_adapter.search import require_resource_type, split_reference
 # Elements of type uri and url that a server rewrites with the references (FHIR R4 RESTful API, "transaction").
 _LINKING = frozenset({"reference", "url", "uri", "valueUri", "valueUrl"})
 _CONDITIONAL = re.compile(r"([A-Z][A-Za-z]+)\?(.+)")
+_ETAG = re.compile(r'(?:W/)?"([A-Za-z0-9\-.]{1,64})"')
 
 Find = Callable[[str, Mapping[str, str]], Sequence[str]]
 """Resource type and parameters -> the references that match; at most two are needed."""
@@ -22,10 +23,19 @@ Find = Callable[[str, Mapping[str, str]], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One resource to be stored under ``Type/id``; a body of None means that it is there already (``ifNoneExist``)."""
+    """One resource to be stored under ``Type/id``.
+
+    Attributes
+    ----------
+    body : mapping or None
+        None means that it is there already (``ifNoneExist``).
+    only_version : str
+        ``meta.versionId`` that must be held now (``ifMatch``); empty for any, or none.
+    """
 
     reference: str
     body: Mapping[str, Any] | None
+    only_version: str = ""
 
 
 def plan(bundle: Mapping[str, Any], find: Find, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> list[Write]:
@@ -58,7 +68,7 @@ def plan(bundle: Mapping[str, Any], find: Find, *, new_id: Callable[[], str] = l
         if isinstance(entry.get("fullUrl"), str)
     }
     resolver = _Resolver(resolved, writes, find)
-    return [Write(w.reference, None if w.body is None else resolver.rewrite(w.body)) for w in writes]
+    return [Write(w.reference, None if w.body is None else resolver.rewrite(w.body), w.only_version) for w in writes]
 
 
 def _target(position: int, entry: object, find: Find, new_id: Callable[[], str]) -> Write:
@@ -72,12 +82,14 @@ def _target(position: int, entry: object, find: Find, new_id: Callable[[], str])
     if not isinstance(kind, str) or not isinstance(url, str):
         raise _invalid(f"entry {position} without resourceType or request.url", "both in each entry")
     require_resource_type(kind)
-    if request.get("ifMatch") is not None:
-        raise _invalid(f"ifMatch in entry {position}", "entries without a condition on the version")
+    condition = request.get("ifMatch")
+    version = _ETAG.fullmatch(condition) if isinstance(condition, str) else None
+    if condition is not None and (version is None or method != "PUT"):
+        raise _invalid(f"ifMatch in entry {position} that cannot be read", 'a weak ETag such as W/"3", with PUT')
     if method == "POST" and url == kind:
         return _created(position, resource, request.get("ifNoneExist"), find, new_id)
     if method == "PUT" and split_reference(url) == (kind, resource.get("id")):
-        return Write(url, resource)
+        return Write(url, resource, version[1] if version else "")
     raise _invalid(
         f"entry {position} whose method and URL do not fit its resource",
         "POST with the resource's type, or PUT with its type and id",

@@ -15,6 +15,7 @@ from dicom_node.holding.entities import Entity, group_entities, image_entity
 from dicom_node.holding.files import series_digest
 from dicom_node.holding.filing import KnownSeries, note_arrival
 from dicom_node.holding.headers import InstanceHeader
+from dicom_node.holding.rejecting import anything_rejected, instance_shown, series_shown
 from dicom_node.holding.transactions import in_transaction
 from dicom_node.tables import ConflictRow, InstanceRow, RefusedRow, SeriesRow, StudyRow
 from domain.errors import UnreadableInstance
@@ -170,7 +171,7 @@ class Index:
                     col(SeriesRow.origin) == "received",
                 )
             ).all()
-            return [
+            found = [
                 Pending(
                     series_uid=row.series_uid,
                     source=row.source,
@@ -180,6 +181,7 @@ class Index:
                 )
                 for row in rows
             ]
+        return [one for one in found if one.digests]  # else all of it was rejected
 
     def announced(self, series_uid: str, digest: str) -> bool:
         """Note that the set of instances with this digest was announced; return False where the set has changed meanwhile."""
@@ -194,11 +196,18 @@ class Index:
 
         return in_transaction(self._engine, write)
 
-    def instances(self, narrowing: Mapping[str, Sequence[str]]) -> list[InstanceRow]:
-        """Return instances, by UID, whose attributes (by keyword) have one of the named values each."""
+    def instances(self, narrowing: Mapping[str, Sequence[str]], *, rejected: bool = False) -> list[InstanceRow]:
+        """Return instances, by UID, whose attributes (by keyword) have one of the named values each.
+
+        Parameters
+        ----------
+        rejected : bool
+            Whether those too that a rejection note has withdrawn; no other method returns them.
+        """
         statement = _narrowed(select(InstanceRow).join(SeriesRow, _IN_SERIES).join(StudyRow, _IN_STUDY), narrowing)
+        statement = statement.order_by(col(InstanceRow.sop_instance_uid))
         with Session(self._engine) as session:
-            return list(session.exec(statement.order_by(col(InstanceRow.sop_instance_uid))).all())
+            return list(session.exec(statement if rejected else _shown(session, statement)).all())
 
     def holdings(self, narrowing: Mapping[str, Sequence[str]]) -> list[Holding]:
         """Return what has to be known to send instances, series by series in the order of their numbers; see `instances`."""
@@ -208,7 +217,7 @@ class Index:
         number, uid = col(InstanceRow.instance_number), col(InstanceRow.sop_instance_uid)
         order = (col(InstanceRow.series_uid), func.length(number), number, uid)  # text, so the shorter number is the smaller
         with Session(self._engine) as session:
-            found = session.exec(_narrowed(statement, narrowing).order_by(*order)).all()
+            found = session.exec(_shown(session, _narrowed(statement, narrowing).order_by(*order))).all()
         return [Holding(InstanceReference(sop, InstanceUid(uid), digest), *rest) for sop, uid, digest, *rest in found]
 
     def entities(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> list[Entity]:
@@ -226,19 +235,23 @@ class Index:
         if level == "IMAGE":
             images = select(InstanceRow, SeriesRow, StudyRow).join(SeriesRow, _IN_SERIES).join(StudyRow, _IN_STUDY)
             with Session(self._engine) as session:
-                return [image_entity(*found) for found in session.exec(_narrowed(images, narrowing)).all()]
-        # Counted beside each series, over the index of one column, and only where somebody asks.
-        count = sa_select(func.count()).where(_IN_SERIES).correlate(SeriesRow).scalar_subquery() if counted else literal(0)
-        found = select(SeriesRow, StudyRow, count).join(StudyRow, _IN_STUDY)
+                return [image_entity(*found) for found in session.exec(_shown(session, _narrowed(images, narrowing))).all()]
         with Session(self._engine) as session:
-            return group_entities(level, session.exec(_narrowed(found, narrowing)).all())
+            hides = anything_rejected(session)
+            # Counted beside each series, over the index of one column, and only where somebody asks.
+            counting = sa_select(func.count()).where(_IN_SERIES, *([instance_shown()] if hides else [])).correlate(SeriesRow)
+            count = counting.scalar_subquery() if counted else literal(0)
+            found = _narrowed(select(SeriesRow, StudyRow, count).join(StudyRow, _IN_STUDY), narrowing)
+            found = found.where(series_shown(col(SeriesRow.series_uid))) if hides else found
+            return group_entities(level, session.exec(found).all())
 
     def images(self, narrowing: Mapping[str, Sequence[str]]) -> Iterator[Entity]:
         """Return instances as `entities` does, but as they are read: an archive may hold more of them than fit into memory."""
         statement = select(InstanceRow, SeriesRow, StudyRow).join(SeriesRow, _IN_SERIES).join(StudyRow, _IN_STUDY)
         read_by_parts = {"yield_per": _PART_ROWS}
         with Session(self._engine) as session:
-            for found in session.exec(_narrowed(statement, narrowing), execution_options=read_by_parts):
+            statement = _shown(session, _narrowed(statement, narrowing))
+            for found in session.exec(statement, execution_options=read_by_parts):
                 yield image_entity(*found)
                 session.expunge(found[0])
 
@@ -249,8 +262,14 @@ def _narrowed(statement: Any, narrowing: Mapping[str, Sequence[str]]) -> Any:
     return statement
 
 
+def _shown(session: Session, statement: Any) -> Any:
+    """Leave out the instances that a rejection note has withdrawn: the one place that hides them."""
+    return statement.where(instance_shown()) if anything_rejected(session) else statement
+
+
 def _digests(session: Session, series_uid: str) -> tuple[str, ...]:
-    return tuple(session.exec(select(InstanceRow.digest).where(col(InstanceRow.series_uid) == series_uid)).all())
+    of_series = select(InstanceRow.digest).where(col(InstanceRow.series_uid) == series_uid)
+    return tuple(session.exec(_shown(session, of_series)).all())
 
 
 def _open_study(session: Session, header: InstanceHeader) -> None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from dicom_node.holding.index import NARROWING_COLUMNS
+from dicom_node.holding.rejecting import anything_rejected, instance_shown, series_shown
 from dicom_node.tables import InstanceRow, SeriesRow, StudyRow
 
 _OF_SERIES = ("StudyInstanceUID", "PatientID", "AccessionNumber", "SeriesInstanceUID")
@@ -33,6 +34,8 @@ def page_of_uids(
     """
     found = _narrowed(level, narrowing)
     with Session(engine) as session:
+        if anything_rejected(session):
+            found = found.where(_shown(level))
         total = session.scalar(found.with_only_columns(sa.func.count(), maintain_column_froms=True)) or 0
         page = session.scalars(found.order_by(*_order(level)).offset(offset).limit(limit)).all() if offset < total else []
     return list(page), total
@@ -50,6 +53,18 @@ def _narrowed(level: str, narrowing: Mapping[str, Sequence[str]]) -> Any:
         column = col(SeriesRow.study_uid) if level != "STUDY" and keyword == "StudyInstanceUID" else NARROWING_COLUMNS[keyword]
         statement = statement.where(column.in_(list(values)))
     return statement
+
+
+def _shown(level: str) -> sa.ColumnElement[bool]:
+    """Return the condition that not all of an entity was withdrawn by rejection notes."""
+    if level == "IMAGE":
+        return instance_shown()
+    if level == "SERIES":
+        return series_shown(col(SeriesRow.series_uid))
+    of_study = sa.select(col(SeriesRow.series_uid)).where(
+        col(SeriesRow.study_uid) == col(StudyRow.study_uid), series_shown(col(SeriesRow.series_uid))
+    )
+    return sa.exists(of_study.correlate(StudyRow))
 
 
 def _order(level: str) -> tuple[Any, ...]:

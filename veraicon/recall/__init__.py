@@ -1,0 +1,1 @@
+"""Taking outputs back: what was made of which source, where its copies went, and the recall itself."""

@@ -1,0 +1,222 @@
+"""The book of what was made of which source, and of each place that a copy of it went to.
+
+Both are written before anything leaves: a process that dies in between has written too much, never too little.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from dicom_node.holding.transactions import in_transaction
+from domain.attestation import Attestation, ProvenanceStatement
+from domain.errors import ConsentMissing, OutputRecalled
+from domain.generation import Receipt
+from domain.identifiers import PatientIdentifier
+from domain.series import ImagingSeries
+from provenance.canonical import canonical_json, sha256_digest
+from veraicon.recall.tables import CopyRow, OutputRow, OutputSeriesRow, RecalledRow, RecallRow
+
+_PURPOSE = b"veraicon source patient\x00"
+
+
+def patient_token(salt: bytes, patient: PatientIdentifier) -> str:
+    """Return the salted token of a source's patient: equal for equal identifiers, and nothing without the site's salt."""
+    told = canonical_json({"system": patient.system, "value": patient.value})
+    return f"sha256:{hmac.new(salt, _PURPOSE + told, hashlib.sha256).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A place that series of one output went to.
+
+    Attributes
+    ----------
+    recipient, protocol : str
+        See `veraicon.recall.tables.CopyRow`.
+    sent_at : datetime
+        The last time.
+    accepted : bool
+        Whether the recipient said that it has everything.
+    """
+
+    recipient: str
+    protocol: str
+    sent_at: datetime
+    accepted: bool
+
+
+class Outputs:
+    """Outputs and copies of a site.
+
+    Parameters
+    ----------
+    salt : bytes
+        The site's secret salt.
+    """
+
+    def __init__(self, engine: sa.Engine, salt: bytes) -> None:
+        self._engine, self._salt = engine, salt
+
+    def made(self, statement: ProvenanceStatement, patient: PatientIdentifier) -> None:
+        """Note an output whose instances are written and have not left; a repeat changes nothing."""
+        row = OutputRow(
+            request_id=statement.request_id,
+            source_study_uid=statement.source_study_uid,
+            source_series_uid=statement.source_series_uid,
+            patient_token=patient_token(self._salt, patient),
+            model_name=statement.model.name,
+            weights_digest=statement.model.weights_digest,
+            card_digest=statement.model.card_digest,
+            software_version=statement.software_version,
+            study_uid=statement.series.study_uid,
+            generated_at=statement.generated_at,
+            written_at=datetime.now(UTC),
+        )
+        series = [
+            OutputSeriesRow(
+                series_uid=one.series_uid,
+                request_id=statement.request_id,
+                instances=[[instance.sop_class_uid, str(instance.sop_instance_uid)] for instance in one.instances],
+            )
+            for one in statement.all_series
+        ]
+
+        def write(session: Session) -> None:
+            session.merge(row)
+            session.flush()
+            for one in series:
+                session.merge(one)
+
+        in_transaction(self._engine, write)
+
+    def leaving(self, request_id: str, recipient: str, protocol: str) -> None:
+        """Note that all series of an output are about to be sent.
+
+        Raises
+        ------
+        OutputRecalled
+            If it was taken back meanwhile.
+        """
+        self.require_not_recalled(request_id)
+        with Session(self._engine) as session:
+            series = session.exec(select(OutputSeriesRow.series_uid).where(OutputSeriesRow.request_id == request_id)).all()
+        self._copied(series, recipient, protocol)
+
+    def arrived(self, request_id: str, receipt: Receipt) -> None:
+        """Note that a destination has everything."""
+        series = sa.select(col(OutputSeriesRow.series_uid)).where(col(OutputSeriesRow.request_id) == request_id)
+        change = (
+            sa.update(CopyRow)
+            .where(
+                col(CopyRow.series_uid).in_(series),
+                col(CopyRow.recipient) == receipt.destination,
+                col(CopyRow.protocol) == receipt.protocol,
+            )
+            .values(accepted_at=receipt.accepted_at)
+        )
+        in_transaction(self._engine, lambda session: session.execute(change))
+
+    def attested(self, attestation: Attestation) -> None:
+        """Note the attestation of an output."""
+        digest = sha256_digest(attestation.jws.encode("ascii"))
+        change = (
+            sa.update(OutputRow)
+            .where(col(OutputRow.request_id) == attestation.request_id)
+            .values(attestation=digest, provenance_reference=attestation.provenance_reference)
+        )
+        in_transaction(self._engine, lambda session: session.execute(change))
+
+    def hand_out(self, series_uids: Collection[str], recipient: str, protocol: str) -> None:
+        """Note those of some series that are ours and about to be given to somebody who asked; others are not noted."""
+        with Session(self._engine) as session:
+            ours = select(OutputSeriesRow.series_uid).where(col(OutputSeriesRow.series_uid).in_(list(series_uids)))
+            found = session.exec(ours).all() if series_uids else []
+        self._copied(found, recipient, protocol)
+
+    def require_not_recalled(self, request_id: str) -> None:
+        """Go on only with what is not taken back; see `require_not_recalled`."""
+        require_not_recalled(self._engine, request_id)
+
+    def require_consent(self, series: ImagingSeries) -> None:
+        """Go on only with a source whose consent was not withdrawn by a recall.
+
+        Raises
+        ------
+        ConsentMissing
+            If a recall for that reason names its patient or its study, and nobody has lifted it.
+        """
+        token = patient_token(self._salt, series.patient)
+        open_ones = select(RecallRow).where(col(RecallRow.lifted_at).is_(None), RecallRow.reason == "consent")
+        with Session(self._engine) as session:
+            for recall in session.exec(open_ones):
+                if token in recall.blocked_patients or series.study_uid == recall.blocked_study:
+                    raise ConsentMissing(
+                        found=f"a source whose consent was withdrawn (recall {recall.recall_id[:8]})",
+                        allowed="sources that no recall for consent names",
+                        action="use another series; where consent was given again: veraicon recall lift",
+                    )
+
+    def copies(self, request_id: str) -> list[Copy]:
+        """Return the places that an output went to, each once, with the last time."""
+        sent, accepted = sa.func.max(col(CopyRow.sent_at)), sa.func.max(col(CopyRow.accepted_at))
+        query = (
+            sa.select(col(CopyRow.recipient), col(CopyRow.protocol), sent, accepted)
+            .join(OutputSeriesRow, col(OutputSeriesRow.series_uid) == col(CopyRow.series_uid))
+            .where(col(OutputSeriesRow.request_id) == request_id)
+            .group_by(col(CopyRow.recipient), col(CopyRow.protocol))
+            .order_by(col(CopyRow.protocol), col(CopyRow.recipient))
+        )
+        with Session(self._engine) as session:
+            return [Copy(who, how, aware(last), word is not None) for who, how, last, word in session.execute(query)]
+
+    def series(self, request_id: str) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """Return the series of an output, each with class and UID of its instances."""
+        with Session(self._engine) as session:
+            rows = session.exec(select(OutputSeriesRow).where(OutputSeriesRow.request_id == request_id)).all()
+        return {row.series_uid: [(one[0], one[1]) for one in row.instances] for row in rows}
+
+    def _copied(self, series_uids: Collection[str], recipient: str, protocol: str) -> None:
+        if not series_uids:
+            return
+        now = datetime.now(UTC)
+
+        def write(session: Session) -> None:
+            for uid in sorted(series_uids):
+                key = (uid, recipient, protocol, now.date().isoformat())
+                row = session.get(CopyRow, key) or CopyRow(
+                    series_uid=uid, recipient=recipient, protocol=protocol, day=key[3], sent_at=now
+                )
+                row.sent_at = now
+                session.add(row)
+
+        in_transaction(self._engine, write)
+
+
+def require_not_recalled(engine: sa.Engine, request_id: str) -> None:
+    """Go on only with a request that is not taken back.
+
+    Raises
+    ------
+    OutputRecalled
+        If it is.
+    """
+    with Session(engine) as session:
+        recalled = session.exec(select(RecalledRow.recall_id).where(RecalledRow.request_id == request_id)).first()
+    if recalled is not None:
+        raise OutputRecalled(
+            found=f"a request that was recalled (recall {recalled[:8]})",
+            allowed="requests that are not recalled",
+            action="see why: veraicon recall show; make a new request if the reason no longer holds",
+        )
+
+
+def aware(moment: datetime) -> datetime:
+    """Return a time with its zone: SQLite forgets it, and all of ours are UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
