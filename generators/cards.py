@@ -10,7 +10,7 @@ from typing import cast
 from pydantic import TypeAdapter, ValidationError
 
 from domain.errors import WeightsRejected
-from domain.model_card import ModelCard
+from domain.model_card import ModelCard, card_content
 
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
@@ -56,7 +56,7 @@ def read_card(folder: Path) -> ModelCard:
         content = (folder / CARD_NAME).read_bytes()
         card = adapter.validate_json(content)
         # Validation passes over unknown names; a card that says more than we read must not look as if it were obeyed.
-        whole = json.loads(content) == adapter.dump_python(card, mode="json")
+        whole = json.loads(content) == json.loads(encode_card(card))
     except (OSError, ValidationError) as error:
         raise _rejected("a model card that is missing or cannot be read") from error
     if not whole:
@@ -68,8 +68,7 @@ def read_card(folder: Path) -> ModelCard:
 
 def encode_card(card: ModelCard) -> bytes:
     """Return the one form in which a card is written, digested and attached to a publication."""
-    content = TypeAdapter(ModelCard).dump_python(card, mode="json")
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return json.dumps(card_content(card), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def card_digest(card: ModelCard) -> str:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from generators.hippocampus_data import CONCEPTS, GRID, Crop, GridBatch, Split, 
 from generators.latent_data import LatentData
 from generators.latent_diffusion import LatentDiffusionGenerator
 from generators.measuring import Obedience, between_sides, dice, generate_for, reconstructed, statistics
+from generators.run_facts import known_failures, run_facts
 from generators.training import load_checkpoint, trained_autoencoder
 from generators.weights import file_digest, load_bundle, save_weights
 from multimodal.conditioning import TokenEncoder
@@ -38,7 +40,7 @@ _FIELD_MARGIN_MM = 2.5
 _TEST_ROUNDS = 2
 _ANYTHING = ValueRange(-1e9, 1e9, "1")
 
-_TEXTS = {
+_TEXTS: dict[str, Any] = {
     "summary": "T1-weighted MR crops of one hippocampus with their label map, drawn by latent diffusion from requested volumes "
     "of its anterior and posterior part and from an image of the same person.",
     "intended_use": "Research: synthetic volumes for building and testing imaging software.",
@@ -94,11 +96,14 @@ def export_bundle(run_folder: Path, dataset_folder: Path, bundle_folder: Path, *
     guidance, chosen = _best_guidance(on_validation)
     real = reconstructed(bundle.autoencoder, held_out, parts["validation"])
     reference = _reference(parts["validation"], held_out, [image for image, _ in real], chosen)
+    measured = _measured(bundle.autoencoder, generator, encoder, parts["test"], guidance, reference)
     card = replace(
         bundle.card,
         reference=reference,
-        measured=_measured(bundle.autoencoder, generator, encoder, parts["test"], guidance, reference),
-        training=_training(run_folder, split, steps, guidance, len(parts["validation"])),
+        measured=measured,
+        training=_training(run_folder, split, steps, guidance, len(parts["validation"]))
+        + run_facts(run_folder, dataset_folder),
+        known_failures=known_failures(measured),
     )
     write_card(card, bundle_folder)
     return card

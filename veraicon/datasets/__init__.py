@@ -1,0 +1,1 @@
+"""Versions of data sets: gathered from jobs and received series, split by subject, signed, kept, compared, exported."""
