@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format peers clean
+.PHONY: demo test check format peers verifier clean
 
 demo: $(STAMP)
 	$(BIN)/veraicon demo
@@ -21,6 +21,9 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+verifier: $(STAMP)
+	$(BIN)/python tools/make_verifier.py
 
 peers:
 	sh tests/peers/install.sh $(PYTHON)

@@ -18,7 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from dicom_node.calling.sending import store
 from dicom_node.holding.files import to_part10
 from dicom_node.writing import write_series
-from provenance.as_dicom import embed
+from provenance.as_dicom import embed_series
 from provenance.as_fhir import imaging_study
 from provenance.report import Truth, VerificationReport
 from provenance.signing import SigningKey
@@ -40,8 +40,9 @@ KEYS = KEY.public_jwks()
 def series() -> list[Dataset]:
     """A series as it leaves: written by the DICOM node, marked, signed."""
     datasets = write_series(generated_phantom(), series_identity(), source=source_series())
-    jws = sign_statement(make_statement("request-1", make_series(datasets)), KEY)
-    return [embed(ds, jws, provenance_reference("request-1")) for ds in datasets]
+    stated = make_series(datasets)
+    jws = sign_statement(make_statement("request-1", stated), KEY)
+    return embed_series(datasets, stated, jws, provenance_reference("request-1"))
 
 
 def _false(report: VerificationReport) -> dict[str, str]:
@@ -165,7 +166,13 @@ def test_a_receiver_verifies_with_files_alone(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert (found["verdict"], found["torch"], found["http"]) == (True, False, False)
     truths = {claim["claim"]: claim["truth"] for claim in found["claims"]}
-    assert [name for name, truth in truths.items() if truth != "true"] == ["series-complete"]
+    assert [name for name, truth in truths.items() if truth != "true"] == [
+        "series-complete",
+        "resources",
+        "model-card",
+        "prov-json",
+        "not-recalled",
+    ]
 
 
 @pytest.mark.requirement("PROV-VERIFY-005")

@@ -24,6 +24,8 @@ PEERS = {
     "sekmet": "tests.peers.sekmet",
     "dicomweb-client": "dicomweb_client",
     "highdicom": "highdicom",
+    "BIDS validator": "tests.peers.bids_validator",
+    "mlcroissant": "tests.peers.croissant",
 }
 KEYS = {"sentence", "clause", "check", "peers", "review"}
 

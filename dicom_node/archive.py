@@ -10,7 +10,7 @@ A file is named by the digest of its bytes, never by a UID: a UID comes from out
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
@@ -21,6 +21,7 @@ from typing import BinaryIO
 import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 from sqlalchemy import Engine
 
 from dicom_node.holding.entities import Entity
@@ -36,6 +37,7 @@ from dicom_node.holding.files import (
 from dicom_node.holding.headers import PARSE_ERRORS, InstanceHeader, read_header
 from dicom_node.holding.index import Holding, Index, Landing
 from dicom_node.holding.layout import Layout
+from dicom_node.holding.rejecting import Rejection, heed, reject
 from dicom_node.holding.sameness import same_instance
 from dicom_node.holding.settling import COMPLETE_QUIET_S, Declared, Settling, quiet_needed_s
 from dicom_node.reading import describe_series
@@ -45,6 +47,7 @@ from domain.identifiers import InstanceUid
 from domain.series import ImagingSeries, InstanceReference
 
 _log = structlog.get_logger(__name__)
+
 
 MIN_FREE_BYTES = 512 * 2**20
 
@@ -104,6 +107,8 @@ class Archive:
         Room that a landing must leave.
     patient_id_system, issuer_systems, default_timezone
         How series are described, see `dicom_node.reading.describe_series`.
+    heeds : collection of str
+        AE titles whose rejection notes are heeded (`dicom_node.holding.rejecting`), beside our own.
     clock : callable
         Seconds since the epoch.
     """
@@ -117,8 +122,10 @@ class Archive:
         patient_id_system: str = "",
         issuer_systems: Mapping[str, str] | None = None,
         default_timezone: tzinfo = UTC,
+        heeds: Collection[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._engine, self._heeds = engine, heeds
         self._index = Index(engine)
         self._settling = Settling(engine)
         self.layout = Layout(folder)
@@ -204,7 +211,14 @@ class Archive:
         elif held_digest != digest and not self._index.knows_bytes(digest):
             path.unlink(missing_ok=True)  # the held instance, told by another service or in another transfer syntax
         reference = _reference(header, held_digest if landing is Landing.DUPLICATE else digest)
+        if header.sop_class_uid == KeyObjectSelectionDocumentStorage and landing is not Landing.CONFLICT:
+            heeded = origin == "generated" or source in self._heeds
+            heed(self._engine, self._read(reference, pixels=False), heeded=heeded, source=source, now_s=self._clock())
         return LandedInstance(reference, header.study_uid, header.series_uid, landing)
+
+    def reject(self, rejection: Rejection, *, source: str) -> None:
+        """Withdraw instances, held here or not: they are neither found nor handed out any more, and their bytes stay."""
+        reject(self._engine, rejection, source=source, now_s=self._clock())
 
     def _holds_same(self, held_digest: str, path: Path) -> bool:
         """Whether new bytes hold the same instance as held ones; damaged ones hold nothing."""
@@ -236,6 +250,12 @@ class Archive:
             If no such series is held, or its bytes are not those that were received.
         """
         rows = self._index.instances({"SeriesInstanceUID": [series_uid]})
+        if not rows and self._index.instances({"SeriesInstanceUID": [series_uid]}, rejected=True):
+            raise UnreadableInstance(
+                found="a series that a rejection note has withdrawn",
+                allowed="a series that is not rejected",
+                action="see which note: veraicon archive rejected; choose another series",
+            )
         if not rows:
             raise UnreadableInstance(
                 found="no instance of the named series in the archive",
@@ -338,9 +358,9 @@ class Archive:
         """Return held instances as they can be sent, narrowed by exact values."""
         return self._index.holdings(narrowing)
 
-    def references(self, narrowing: Mapping[str, Sequence[str]]) -> list[InstanceReference]:
-        """Return held instances whose attributes have one of the named values each."""
-        return [_reference_of(row) for row in self._index.instances(narrowing)]
+    def references(self, narrowing: Mapping[str, Sequence[str]], *, rejected: bool = False) -> list[InstanceReference]:
+        """Return held instances whose attributes have one of the named values each, with `rejected` the withdrawn ones too."""
+        return [_reference_of(row) for row in self._index.instances(narrowing, rejected=rejected)]
 
     def read(self, reference: InstanceReference) -> Dataset:
         """Return one instance, checked against its digest."""

@@ -26,7 +26,7 @@ from dicom_node.association.wire import SHORTEST_PDU
 from dicom_node.holding.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.scu import Peer
 from dicom_node.services.find import FindService
-from dicom_node.services.retrieve import RetrieveService
+from dicom_node.services.retrieve import HandOut, RetrieveService, untold
 from dicom_node.services.service import Service
 from dicom_node.services.storage import StorageService
 from dicom_node.services.verification import VerificationService
@@ -64,6 +64,8 @@ class StorageNode:
         Calling AE titles that may associate; empty for anyone, which the log says at start.
     move_destinations : mapping of str to Peer
         Where C-MOVE may send, by AE title; to others it is refused.
+    hand_out : callable
+        Told what C-GET and C-MOVE give to whom, see `dicom_node.services.retrieve.RetrieveService`.
     maximum_pdu : int
         Longest P-DATA-TF PDU that we take, bytes; a longer one is answered with A-ABORT.
     maximum_associations : int
@@ -98,6 +100,7 @@ class StorageNode:
         audit: AuditTrail | None = None,
         allowed_sources: Mapping[str, SourcePolicy] = _ANYONE,
         move_destinations: Mapping[str, Peer] = _NOWHERE,
+        hand_out: HandOut = untold,
         maximum_pdu: int = 131072,
         maximum_associations: int = 32,
         acse_timeout_s: float = 10.0,
@@ -122,7 +125,7 @@ class StorageNode:
             VerificationService(self._audit),
             StorageService(archive, self._audit),
             FindService(archive, self._audit, ae_title=ae_title),
-            RetrieveService(archive, self._audit, destinations=move_destinations),
+            RetrieveService(archive, self._audit, destinations=move_destinations, hand_out=hand_out),
             *services,
         )
         self._ae = AE(ae_title)

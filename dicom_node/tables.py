@@ -222,3 +222,25 @@ class SeriesTriggerRow(DicomTable, table=True):
     series_digest: str = Field(max_length=71)
     asked_by: str
     asked_s: float
+
+
+class RejectionRow(DicomTable, table=True):
+    """An instance that a rejection note has withdrawn: its bytes are kept, and it is neither found nor handed out.
+
+    It may come before the instance does, or of one that is never held here.
+
+    Attributes
+    ----------
+    note_uid : str
+        SOP Instance UID of the first note that named it.
+    code : str
+        Code value of the note's title, scheme DCM.
+    """
+
+    __tablename__ = "dicom_rejection"
+
+    sop_instance_uid: str = Field(primary_key=True, max_length=64)
+    note_uid: str = Field(max_length=64)
+    code: str = Field(max_length=16)
+    source: str
+    rejected_s: float

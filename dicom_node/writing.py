@@ -16,6 +16,7 @@ from enum import Enum
 from pydicom.dataset import Dataset
 
 from dicom_node.identity import SeriesIdentity
+from dicom_node.marking.pixel_marks import PixelMarks, VisibleMark, mark_voxels, refuse_overlay
 from dicom_node.objects.classic import classic_instances
 from dicom_node.objects.common import NOT_FOR_CLINICAL_USE
 from dicom_node.objects.enhanced import enhanced_instance
@@ -28,7 +29,16 @@ from domain.findings import Finding
 from domain.generation import GeneratedVolume
 from domain.series import ImagingSeries
 
-__all__ = ["ImageForm", "SeriesIdentity", "SummaryForm", "write_segmentation", "write_series", "write_summary"]
+__all__ = [
+    "ImageForm",
+    "PixelMarks",
+    "SeriesIdentity",
+    "SummaryForm",
+    "VisibleMark",
+    "write_segmentation",
+    "write_series",
+    "write_summary",
+]
 
 
 _AFTER_SYNTHETIC = NOT_FOR_CLINICAL_USE.removeprefix("synthetic, ")
@@ -54,6 +64,7 @@ def write_series(
     *,
     source: ImagingSeries,
     form: ImageForm = ImageForm.CLASSIC,
+    marks: PixelMarks = PixelMarks(),  # noqa: B008 (frozen)
 ) -> list[Dataset]:
     """Return the images of a generated volume, first slice first; the same arguments give the same bytes.
 
@@ -67,6 +78,8 @@ def write_series(
         The real series that conditioned the generator; each instance refers to all of its instances.
     form : ImageForm
         One instance a slice, or one enhanced instance with all of them.
+    marks : PixelMarks
+        The word SYNTHETIC and the watermark, where a site wants them; the attributes that say synthetic are always there.
 
     Returns
     -------
@@ -76,16 +89,19 @@ def write_series(
     Raises
     ------
     UnsupportedSeries
-        If the volume is neither MR nor CT, or its affine is sheared.
+        If the volume is neither MR nor CT, or its affine is sheared, or its images cannot bear the visible mark.
     NonFiniteOutput
         If a voxel is NaN or infinite.
     GenerationError
         If an intensity lies outside what is stored.
     """
-    voxels, plane = stored_voxels(generated.volume), Plane.of(generated.volume.affine_lps)
+    if form is ImageForm.ENHANCED and marks.visible is VisibleMark.OVERLAY:
+        raise refuse_overlay()
+    plane = Plane.of(generated.volume.affine_lps)
+    marked = mark_voxels(stored_voxels(generated.volume), marks, identity.request_id, generated.label_map)
     if form is ImageForm.ENHANCED:
-        return [enhanced_instance(generated, identity, source, voxels, plane)]
-    return classic_instances(generated, identity, source, voxels, plane)
+        return [enhanced_instance(generated, identity, source, marked.voxels, plane)]
+    return classic_instances(generated, identity, source, marked, plane)
 
 
 def write_segmentation(

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from domain.findings import Finding
 from domain.generation import ConditioningRecord, ExecutionEnvironment, ModelIdentity
+from domain.marking import Marks
 from domain.series import GeneratedInstance, GeneratedSeries
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Who let a volume leave that had passed every check.
+
+    Attributes
+    ----------
+    kind : str
+        ``automatic`` or ``person``.
+    by : str
+        What or who approved: the quality gates, or a user id or role as the site names its people.
+    at : datetime
+        Aware.
+    """
+
+    kind: str
+    by: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +44,18 @@ class ProvenanceStatement:
         Salted digest of the EHR snapshot: no values.
     conditioning : ConditioningRecord
         Targets are rendered as kinds only; a value never leaves in a statement.
+    targets_digest : str
+        Salted digest of the conditioning targets with their values; empty where there are none.
     findings : tuple of Finding
         Quality findings; all passed or not applicable.
+    approval : Approval
+        Who let it leave.
     series : GeneratedSeries
         The images.
     companions : tuple of GeneratedSeries
         Further series of the same study: segmentation, summary.
+    marks : Marks
+        What says synthetic beside the attributes of each instance.
     """
 
     request_id: str
@@ -51,7 +79,10 @@ class ProvenanceStatement:
     series: GeneratedSeries
     software_version: str
     generated_at: datetime
+    approval: Approval
+    targets_digest: str
     companions: tuple[GeneratedSeries, ...] = ()
+    marks: Marks = field(default_factory=Marks)
 
     @property
     def all_series(self) -> tuple[GeneratedSeries, ...]:
@@ -83,6 +114,8 @@ class Attestation:
         The FHIR resources published with it.
     jws : str
         Compact JWS (RFC 7515) whose payload is the canonical JSON of statement, instances, receipts and resources.
+    log : mapping
+        Proof that the attestation stands in the transparency log, as JSON (`provenance.log_proof.proof_to_json`).
     """
 
     request_id: str
@@ -92,3 +125,4 @@ class Attestation:
     resources: tuple[ResourceDigest, ...]
     jws: str
     attested_at: datetime
+    log: Mapping[str, Any] = field(default_factory=dict)

@@ -23,14 +23,19 @@
         NonFiniteOutput
         DeviceExhausted
       QualityRejection                       a result, not a bug
+      ApprovalAwaited                        a person who has to look
+      ApprovalRefused                        a result, not a bug
+      OutputRecalled                         whoever asks for it
       StorageExhausted                       operator: room on disk
       PublicationError                       us, must be retried
       AttestationError                       us, must be retried
       VerificationFailed                     whoever holds the object
+      ReplayImpossible                       whoever keeps the inputs
       JobError                               us
         LeaseLost
         AttemptsExhausted
         JobNotFound
+        JobNotHeld
 
 Each class carries its code (never reused), its retry policy and its form on every wire, so one failure reads the same in a
 DIMSE status, an OperationOutcome, an exit code and `veraicon job list`. The sentences never hold patient data.
@@ -236,6 +241,27 @@ class QualityRejection(VeraiconError):
     issue_type, http_status = "business-rule", 422
 
 
+class ApprovalAwaited(VeraiconError):
+    """A volume passed its checks, and the site wants a person to see it before it leaves."""
+
+    code, retry, exit_code = "VI-4002", Retry.BY_HAND, 3
+    issue_type, http_status = "suppressed", 409
+
+
+class ApprovalRefused(VeraiconError):
+    """A person looked at a volume and did not approve it."""
+
+    code, retry, exit_code = "VI-4003", Retry.NEVER, 3
+    issue_type, http_status = "business-rule", 422
+
+
+class OutputRecalled(VeraiconError):
+    """An output that was taken back: nothing more of it leaves."""
+
+    code, retry, exit_code = "VI-4010", Retry.NEVER, 3
+    issue_type, http_status = "business-rule", 410
+
+
 class StorageExhausted(VeraiconError):
     """Too little room on disk to keep what is sent."""
 
@@ -264,6 +290,13 @@ class VerificationFailed(VeraiconError):
     issue_type, http_status = "invariant", 422
 
 
+class ReplayImpossible(VeraiconError):
+    """What an attestation names is not at hand: source series, EHR snapshot or weights."""
+
+    code, retry, exit_code = "VI-5004", Retry.BY_HAND, 66
+    issue_type, http_status = "not-found", 422
+
+
 class JobError(VeraiconError):
     """The durable engine could not go on with a job."""
 
@@ -287,3 +320,9 @@ class JobNotFound(JobError):
     """No job has this id."""
 
     code, exit_code, issue_type, http_status = "VI-6003", 66, "not-found", 404
+
+
+class JobNotHeld(JobError):
+    """A decision about a job that does not wait for one."""
+
+    code, retry, exit_code, issue_type, http_status = "VI-6004", Retry.NEVER, 65, "conflict", 409

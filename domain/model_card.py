@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from domain.errors import RequestInvalid, UnsupportedSeries
 from domain.volume import Volume
@@ -86,19 +87,43 @@ class OutputReference:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval of a figure; `level` in percent."""
+
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
-    """One measured figure, with the number of cases behind it and the split it was measured on."""
+    """One measured figure, with the number of cases behind it and the split it was measured on.
+
+    Attributes
+    ----------
+    interval : Interval or None
+        None where nobody has estimated one.
+    """
 
     name: str
     value: float
     unit: str
     n: int
     split: str
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """Everything a person or a gate has to know about a set of weights."""
+    """Everything a person or a gate has to know about a set of weights.
+
+    Attributes
+    ----------
+    training : tuple of (str, str)
+        Facts of the training run by name; see `generators.run_facts` for those that an export writes.
+    known_failures : tuple of str
+        Where the model is known to fall short, a sentence each.
+    """
 
     name: str
     version: str
@@ -115,6 +140,21 @@ class ModelCard:
     reference: OutputReference
     measured: tuple[Measurement, ...]
     training: tuple[tuple[str, str], ...]
+    known_failures: tuple[str, ...] = ()
+
+
+def card_content(card: ModelCard) -> dict[str, Any]:
+    """Return the entries of ``card.json``: what every card says, and what only some say where this one does.
+
+    An entry that came with a later version and is empty is left out, so that the bytes and the digest of an older card stay.
+    """
+    content = asdict(card)
+    content["measured"] = [_without_unset(figure, "interval") for figure in content["measured"]]
+    return _without_unset(content, "known_failures")
+
+
+def _without_unset(entries: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in entries.items() if key != name or value}
 
 
 def require_series_fits(volume: Volume, card: ModelCard) -> Volume:

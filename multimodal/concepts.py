@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,9 @@ _SIDE_CODES = {(_SNOMED, "7771000"): "left", (_SNOMED, "24028007"): "right"}
 _SIDE_WORDS = {"left": "left", "l": "left", "lh": "left", "right": "right", "r": "right", "rh": "right"}
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _SUM_TOLERANCE = 0.05
+
+# The registry defines a unit when it first reads it, and two jobs of one worker may read the same one at once.
+_ONE_AT_A_TIME = threading.Lock()
 
 Aliases = Mapping[str, Sequence[Coding | str]]
 """What a site calls a concept: kind to codings (system and code decide) and texts (whole, case ignored)."""
@@ -140,9 +144,10 @@ def in_unit(fact: ClinicalFact, unit: str) -> float:
     import pint  # imported late: the registry costs a second, and not every process converts
     from lark.exceptions import LarkError
 
-    registry = _registry()
     try:
-        return float(registry.Quantity(fact.value, registry.from_ucum(fact.unit)).to(registry.from_ucum(unit)).magnitude)
+        with _ONE_AT_A_TIME:
+            registry = _registry()
+            return float(registry.Quantity(fact.value, registry.from_ucum(fact.unit)).to(registry.from_ucum(unit)).magnitude)
     except (LarkError, pint.PintError) as error:
         raise _refused("a unit that is not known or measures something else", unit) from error
 

@@ -6,21 +6,24 @@ The block stands right before Pixel Data and holds text only. A receiver that kn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
 from domain.errors import AttestationError, VerificationFailed
+from domain.series import GeneratedSeries
+from provenance.series_tree import InstanceProof, SeriesTree, parse_proof
 from provenance.signing import key_id_of
 
 # PS3.5 section 7.8.1: odd, none of 0001, 0003, 0005, 0007 and FFFF. The last odd group below Pixel Data (7FE0).
 PRIVATE_GROUP = 0x7FDF
 PRIVATE_CREATOR = "VERAICON PROVENANCE"
-BLOCK_VERSION = "veraicon-block/1"
+BLOCK_VERSION = "veraicon-block/2"
 
-_VERSION, _STATEMENT, _PROVENANCE, _KEY_ID = 0x01, 0x02, 0x03, 0x04
-_ELEMENTS = {_VERSION: "LO", _STATEMENT: "UT", _PROVENANCE: "UR", _KEY_ID: "LO"}
+_VERSION, _STATEMENT, _PROVENANCE, _KEY_ID, _PROOF = 0x01, 0x02, 0x03, 0x04, 0x05
+_ELEMENTS = {_VERSION: "LO", _STATEMENT: "UT", _PROVENANCE: "UR", _KEY_ID: "LO", _PROOF: "UT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +40,46 @@ class EmbeddedStatement:
         Where the FHIR Provenance resource of the series is found.
     key_id : str
         RFC 7638 thumbprint of the key that signed.
+    proof : InstanceProof
+        What was published of this instance, and its way to the root of its series that the statement holds.
     """
 
     version: str
     jws: str
     provenance_reference: str
     key_id: str
+    proof: InstanceProof
 
 
-def embed(ds: Dataset, jws: str, provenance_reference: str) -> Dataset:
+def embed_series(datasets: Sequence[Dataset], series: GeneratedSeries, jws: str, provenance_reference: str) -> list[Dataset]:
+    """Put the signed statement into each instance of a series, beside its own proof; return the instances.
+
+    Parameters
+    ----------
+    datasets : sequence of Dataset
+        The instances of `series`, in its order; changed in place.
+    series : GeneratedSeries
+        As the statement names it.
+    jws, provenance_reference : str
+        As in `embed`.
+
+    Raises
+    ------
+    AttestationError
+        As `embed`, or if the instances are not those of the series.
+    """
+    stated = [str(one.sop_instance_uid) for one in series.instances]
+    if [str(ds.SOPInstanceUID) for ds in datasets] != stated:
+        raise AttestationError(
+            found="instances that are not those of the series",
+            allowed="every instance of the series, in its order",
+            action="state the series that was written, then embed the statement",
+        )
+    proofs = SeriesTree(series.instances).proofs()
+    return [embed(ds, jws, provenance_reference, proof) for ds, proof in zip(datasets, proofs, strict=True)]
+
+
+def embed(ds: Dataset, jws: str, provenance_reference: str, proof: InstanceProof) -> Dataset:
     """Put the signed statement into `ds` and return `ds`; a block of ours that was there is replaced.
 
     Parameters
@@ -56,6 +90,8 @@ def embed(ds: Dataset, jws: str, provenance_reference: str) -> Dataset:
         Compact JWS of the statement.
     provenance_reference : str
         ``Provenance/<id>``, or the absolute URL of the resource.
+    proof : InstanceProof
+        Of this instance, in the tree whose root the statement holds.
 
     Raises
     ------
@@ -77,6 +113,7 @@ def embed(ds: Dataset, jws: str, provenance_reference: str) -> Dataset:
         del ds[tag]
     block = ds.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
     values = {_VERSION: BLOCK_VERSION, _STATEMENT: jws, _PROVENANCE: provenance_reference, _KEY_ID: key_id}
+    values[_PROOF] = proof.to_text()
     for element, vr in _ELEMENTS.items():
         block.add_new(element, vr, values[element])
     return ds
@@ -90,6 +127,10 @@ def extract(ds: Dataset) -> EmbeddedStatement | None:
     VerificationFailed
         If the block is doubled, incomplete, of an unknown version or holds anything that we never write: `dataset_digest`
         does not see the block, so nothing else may hide in it.
+
+    Notes
+    -----
+    Nothing is verified here but the form; `provenance.verification` follows the proof to the signed root.
     """
     tags = block_tags(ds)
     if not tags:
@@ -104,7 +145,13 @@ def extract(ds: Dataset) -> EmbeddedStatement | None:
     texts = {element: _text(ds[tag].value) for element, tag in found.items()}
     if texts[_VERSION] != BLOCK_VERSION:
         raise _broken("a block of another version", BLOCK_VERSION)
-    return EmbeddedStatement(texts[_VERSION], texts[_STATEMENT], texts[_PROVENANCE], texts[_KEY_ID])
+    proof = parse_proof(texts[_PROOF])
+    return EmbeddedStatement(texts[_VERSION], texts[_STATEMENT], texts[_PROVENANCE], texts[_KEY_ID], proof)
+
+
+def block_vrs(ds: Dataset) -> dict[BaseTag, str]:
+    """Return the value representation of each element of our block: a reader without our dictionary makes them unknown."""
+    return {tag: _ELEMENTS.get(tag.element & 0xFF, "UN") if tag.element > 0xFF else "LO" for tag in block_tags(ds)}
 
 
 def block_tags(ds: Dataset) -> tuple[BaseTag, ...]:

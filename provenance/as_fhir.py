@@ -18,15 +18,23 @@ from domain.model_card import ModelCard
 from domain.series import GeneratedSeries
 from provenance import fhir_codes as codes
 from provenance.canonical import canonical_json, instant, named_information, sha256_digest
+from provenance.card_json import encode_card
+from provenance.chai_card import MEDIA_TYPE as CHAI_MEDIA_TYPE
+from provenance.chai_card import to_chai_xml
 from provenance.fhir_codes import Json, concept, marked, uid_identifier, uri_identifier
 from provenance.model_card_text import to_markdown
 from provenance.statement import to_claims
 
 ATTESTATION_TITLE = "Attestation (compact JWS)"
+SIDECAR_TITLE = "Sidecar: attestation and its proof from the transparency log"
+PARAMETERS_TITLE = "Generation parameters (Veraicon statement)"
+CARD_TITLE = "Model card as it is digested (card.json)"
+# The documents that hold the model card, by the name that their ids derive from.
+CARD_NAMES = ("model-card", "model-card-chai")
 
 
 def render_resources(statement: ProvenanceStatement, publication: Publication, card: ModelCard) -> list[Json]:
-    """Return what the attestation covers: Patient, Device, model card, generation parameters, ImagingStudy.
+    """Return what the attestation covers: Patient, Device, model card in both forms, generation parameters, ImagingStudy.
 
     Each reference between them stands behind what it refers to, as a server that checks references needs it.
 
@@ -43,6 +51,7 @@ def render_resources(statement: ProvenanceStatement, publication: Publication, c
         synthetic_patient(statement.request_id, publication.series),
         ai_device(statement),
         model_card_document(statement, card),
+        chai_card_document(statement, card),
         parameters_document(statement),
         imaging_study(statement),
     ]
@@ -68,7 +77,11 @@ def synthetic_patient(request_id: str, series: GeneratedSeries) -> Json:
 
 
 def ai_device(statement: ProvenanceStatement) -> Json:
-    """Return the Device that is the generator, named by the digest of its weights."""
+    """Return the Device that is the generator, named by the digest of its weights; a note names its model card in each form.
+
+    R4 has no element for the reference, and a server that does not know the extension of the IG refuses it; the documents refer
+    to the Device as their subject.
+    """
     model = statement.model
     return marked(
         {
@@ -83,21 +96,37 @@ def ai_device(statement: ProvenanceStatement) -> Json:
                 {"type": {"text": "weights"}, "value": model.version},
                 {"type": {"text": "software"}, "value": statement.software_version},
             ],
-            "note": [{"text": f"Licence of the weights: {model.licence}. Not for clinical use."}],
+            "note": [
+                {"text": f"Licence of the weights: {model.licence}. Not for clinical use."},
+                {"text": _cards_of(statement)},
+            ],
         }
     )
 
 
 def model_card_document(statement: ProvenanceStatement, card: ModelCard) -> Json:
-    """Return the DocumentReference that holds the model card as Markdown."""
+    """Return the DocumentReference that holds the model card: as Markdown, and as the file whose digest the statement holds."""
+    title = f"Model card of {card.name} {card.version}"
     return _document(
         statement,
         name="model-card",
         kind=codes.MODEL_CARD,
-        content=to_markdown(card).encode(),
-        media_type="text/markdown",
-        title=f"Model card of {card.name} {card.version}",
-    ) | {"category": [concept(codes.MODEL_CARD_MARKDOWN)]}
+        contents=[
+            _attachment(to_markdown(card).encode(), "text/markdown", title),
+            _attachment(encode_card(card), "application/json", CARD_TITLE),
+        ],
+    ) | {"category": [concept(codes.MODEL_CARD_MARKDOWN)], "subject": _reference(statement, "Device")}
+
+
+def chai_card_document(statement: ProvenanceStatement, card: ModelCard) -> Json:
+    """Return the DocumentReference that holds the model card as an Applied Model Card of the Coalition for Health AI."""
+    title = f"Model card of {card.name} {card.version}, CHAI Applied Model Card"
+    return _document(
+        statement,
+        name="model-card-chai",
+        kind=codes.MODEL_CARD,
+        contents=[_attachment(to_chai_xml(card), CHAI_MEDIA_TYPE, title)],
+    ) | {"category": [concept(codes.MODEL_CARD_CHAI)], "subject": _reference(statement, "Device")}
 
 
 def parameters_document(statement: ProvenanceStatement) -> Json:
@@ -106,21 +135,26 @@ def parameters_document(statement: ProvenanceStatement) -> Json:
         statement,
         name="parameters",
         kind=codes.INPUT_PROMPT,
-        content=canonical_json(to_claims(statement)),
-        media_type="application/json",
-        title="Generation parameters (Veraicon statement)",
+        contents=[_attachment(canonical_json(to_claims(statement)), "application/json", PARAMETERS_TITLE)],
     ) | {"subject": _reference(statement, "Patient")}
 
 
-def attestation_document(statement: ProvenanceStatement, jws: str) -> Json:
-    """Return the DocumentReference that holds the attestation, for whoever verifies without us."""
+def attestation_document(statement: ProvenanceStatement, jws: str, sidecar: bytes) -> Json:
+    """Return the DocumentReference that holds the attestation, and its sidecar with the proof from the log.
+
+    Parameters
+    ----------
+    sidecar : bytes
+        Canonical JSON of the sidecar file: whoever verifies without us takes it as it is.
+    """
     return _document(
         statement,
         name="attestation",
         kind=codes.ATTESTATION_TYPE,
-        content=jws.encode("ascii"),
-        media_type=codes.SIGNATURE_FORMAT,
-        title=ATTESTATION_TITLE,
+        contents=[
+            _attachment(jws.encode("ascii"), codes.SIGNATURE_FORMAT, ATTESTATION_TITLE),
+            _attachment(sidecar, "application/json", SIDECAR_TITLE),
+        ],
     ) | {"subject": _reference(statement, "Patient"), "context": {"related": [_reference(statement, "ImagingStudy")]}}
 
 
@@ -182,6 +216,7 @@ def unsigned_provenance(statement: ProvenanceStatement, attestation_jws: str, *,
             "agent": [
                 {"type": concept(codes.AUTHOR), "role": [concept(codes.AI_DEVICE)], "who": device},
                 {"type": concept(codes.CUSTODIAN), "who": {"display": organization}},
+                *_approvers(statement),
             ],
             "entity": _entities(statement),
         }
@@ -205,6 +240,18 @@ def signature(statement: ProvenanceStatement, detached_jws: str, *, now: datetim
     }
 
 
+def _approvers(statement: ProvenanceStatement) -> list[Json]:
+    """The person who approved, as the agent that verified; the gates' own approval names nobody."""
+    if statement.approval.kind != "person":
+        return []
+    return [{"type": concept(codes.VERIFIER), "who": {"display": statement.approval.by}}]
+
+
+def _cards_of(statement: ProvenanceStatement) -> str:
+    named = " and ".join(str(_document_reference(statement, name)["reference"]) for name in CARD_NAMES)
+    return f"Model card {named_information(statement.model.card_digest)}: {named}."
+
+
 def _entities(statement: ProvenanceStatement) -> list[Json]:
     """What went in. The real study is named by its UID and digest, never by a reference that leads to its patient."""
     claims_digest = sha256_digest(canonical_json(to_claims(statement)))
@@ -226,8 +273,11 @@ def _entities(statement: ProvenanceStatement) -> list[Json]:
     ]
 
 
-def _document(statement: ProvenanceStatement, *, name: str, kind: Json, content: bytes, media_type: str, title: str) -> Json:
-    attachment = {"contentType": media_type, "data": _base64(content), "size": len(content), "title": title}
+def _attachment(content: bytes, media_type: str, title: str) -> Json:
+    return {"contentType": media_type, "data": _base64(content), "size": len(content), "title": title}
+
+
+def _document(statement: ProvenanceStatement, *, name: str, kind: Json, contents: list[Json]) -> Json:
     return marked(
         {
             "resourceType": "DocumentReference",
@@ -236,7 +286,7 @@ def _document(statement: ProvenanceStatement, *, name: str, kind: Json, content:
             "docStatus": "final",
             "type": concept(kind),
             "date": instant(statement.generated_at),
-            "content": [{"attachment": attachment}],
+            "content": [{"attachment": attachment} for attachment in contents],
         }
     )
 

@@ -82,6 +82,26 @@ def named_information(digest: str) -> str:
     return f"ni:///sha-256;{to_base64url(bytes.fromhex(require_digest(digest).removeprefix('sha256:')))}"
 
 
+def digest_of_named_information(uri: str) -> str:
+    """Return the digest that `named_information` wrote as a URI.
+
+    Raises
+    ------
+    ValueError
+        If it is no such URI.
+
+    Examples
+    --------
+    >>> digest_of_named_information(named_information(sha256_digest(b""))) == sha256_digest(b"")
+    True
+    """
+    prefix, _, text = uri.partition(";")
+    content = from_base64url(text)
+    if prefix != "ni:///sha-256" or len(content) != hashlib.sha256().digest_size:
+        raise ValueError("no ni:///sha-256 URI")
+    return f"sha256:{content.hex()}"
+
+
 def require_digest(digest: str) -> str:
     """Return `digest` if it is ``sha256:`` and 64 hex digits.
 

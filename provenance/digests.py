@@ -10,29 +10,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydicom.charset import default_encoding, python_encoding
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_data_element, write_dataset
-from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
-from pydicom.valuerep import PersonName
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from domain.errors import UnreadableInstance
 from provenance.as_dicom import block_tags
 from provenance.canonical import canonical_json, json_digest, sha256_digest
+from provenance.canonical_dataset import canonical_bytes
 
 _PIXEL_DATA = 0x7FE00010
-_TRAILING_PADDING = 0xFFFCFFFC
-# PS3.5 table 6.2-1: where spaces at both ends, or only at the end, are padding and no part of the value.
-_PADDED_AROUND = frozenset({"AE", "CS", "DS", "IS", "LO", "SH"})
-_PADDED_BEHIND = frozenset({"AS", "DA", "DT", "LT", "PN", "ST", "TM", "UC", "UI", "UR", "UT"})
+# MAC Parameters and Digital Signatures: a signature covers our block, and the block holds this digest, so it cannot cover them.
+SIGNATURE_TAGS = frozenset({0x4FFE0001, 0xFFFAFFFA})
 # An instance that claims more is refused before anything of this size is allocated.
 _MAX_PIXEL_BYTES = 2**32
+# Deflation ends with the reading of the file.
+_UNCOMPRESSED = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian})
 # Labels are sets: a server may give them back in another order and with its own display text.
 _LABELS = ("profile", "security", "tag")
 _SERVER_META = ("versionId", "lastUpdated", "source")
@@ -90,6 +89,8 @@ def pixel_digest(ds: Dataset) -> str:
     """
     _require_plausible_size(ds)
     _require_no_surplus(ds)
+    if _is_plain(ds):
+        return sha256_digest(ds.PixelData[: _stated_bytes(ds)])
     try:
         array, _ = get_decoder(_transfer_syntax(ds)).as_array(ds, raw=True)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError) as error:
@@ -111,7 +112,7 @@ def can_decode(ds: Dataset) -> bool:
 
 
 def dataset_digest(ds: Dataset) -> str:
-    """Return the digest of every attribute but Pixel Data and our own signed block.
+    """Return the digest of every attribute but Pixel Data, our own signed block and DICOM Digital Signatures.
 
     Digested is the Explicit VR Little Endian encoding (PS3.5 section A.2) of the data set with explicit lengths, without file
     meta information, group lengths, Data Set Trailing Padding, and the padding of values. Private attributes of others count
@@ -127,11 +128,8 @@ def dataset_digest(ds: Dataset) -> str:
     ----------
     DICOM PS3.5 sections 6.2 (padding), 7.8 (private attributes), A.2.
     """
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = False, True
     try:
-        kept = _canonical(ds, frozenset(block_tags(ds)) | {_PIXEL_DATA})
-        write_dataset(buffer, kept)
+        content = canonical_bytes(ds, frozenset(block_tags(ds)) | SIGNATURE_TAGS | {_PIXEL_DATA})
     except (
         AttributeError,
         KeyError,
@@ -143,58 +141,7 @@ def dataset_digest(ds: Dataset) -> str:
         RecursionError,
     ) as error:
         raise _unreadable("an attribute that cannot be encoded") from error
-    return sha256_digest(buffer.getvalue())
-
-
-def _canonical(ds: Dataset, left_out: frozenset[int]) -> Dataset:
-    """Return a copy of `ds` with each value in one form, and sequences and items of explicit length."""
-    encodings = _known_encodings(ds)
-    canonical = Dataset()
-    for element in ds:
-        tag = element.tag
-        if tag in left_out or tag.group in {0x0000, 0x0002} or tag.element == 0 or tag == _TRAILING_PADDING:
-            continue
-        canonical[tag] = _canonical_element(element, encodings)
-    return canonical
-
-
-def _known_encodings(ds: Dataset) -> Any:
-    """Specific Character Set, if PS3.3 C.12.1.1.2 knows it: with another one text would be digested as something else."""
-    named = ds.get("SpecificCharacterSet", default_encoding)
-    terms = [named] if named is None or isinstance(named, str) else named
-    if any(str(term or "") not in python_encoding and term != default_encoding for term in terms):
-        raise ValueError("a character set that does not exist")
-    return named
-
-
-def _canonical_element(element: DataElement, encodings: Any) -> DataElement:
-    tag: BaseTag = element.tag
-    vr = str(element.VR)
-    if vr == "SQ":
-        items = [_canonical(item, frozenset()) for item in element.value]
-        return DataElement(tag, "SQ", Sequence(items))
-    if tag.is_private and not tag.is_private_creator:
-        return DataElement(tag, "UN", _implicit_value(element, encodings), already_converted=True)
-    return DataElement(tag, vr, _without_padding(vr, element.value), already_converted=True)
-
-
-def _implicit_value(element: DataElement, encodings: Any) -> bytes:
-    """The value field of the element in Implicit VR Little Endian: all that is left where nobody knows the VR."""
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = True, True
-    write_data_element(buffer, element, encodings)
-    return buffer.getvalue()[8:]  # tag and length come before the value
-
-
-def _without_padding(vr: str, value: Any) -> Any:
-    if value is None or vr not in _PADDED_AROUND | _PADDED_BEHIND:
-        return value
-    if isinstance(value, (list, MultiValue)):
-        return [_without_padding(vr, one) for one in value]
-    text = str(value).rstrip(" \0")
-    if vr == "PN":
-        return PersonName(text)
-    return text.lstrip(" ") if vr in _PADDED_AROUND else text
+    return sha256_digest(content)
 
 
 def _transfer_syntax(ds: Dataset) -> UID:
@@ -203,6 +150,18 @@ def _transfer_syntax(ds: Dataset) -> UID:
     if named:
         return UID(named)
     return ExplicitVRBigEndian if ds.original_encoding[1] is False else ExplicitVRLittleEndian
+
+
+def _is_plain(ds: Dataset) -> bool:
+    """Whether the value of Pixel Data is what is digested: whole bytes, little endian, one sample, nothing missing."""
+    return (
+        _transfer_syntax(ds) in _UNCOMPRESSED
+        and ds.original_encoding[1] is not False
+        and ds.get("BitsAllocated") in {8, 16, 32}
+        and ds.get("SamplesPerPixel") == 1
+        and isinstance(ds.PixelData, bytes)
+        and len(ds.PixelData) >= _stated_bytes(ds)
+    )
 
 
 def _require_plausible_size(ds: Dataset) -> None:

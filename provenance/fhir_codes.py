@@ -32,6 +32,7 @@ AI_DEVICE = {
 _AI_INPUTS = "http://hl7.org/fhir/uv/aitransparency/CodeSystem/AIinputsCS"
 MODEL_CARD = {"system": _AI_INPUTS, "code": "AIModelCard", "display": "AI Model-Card"}
 MODEL_CARD_MARKDOWN = {"system": _AI_INPUTS, "code": "AIModelCardMarkdownFormat", "display": "Markdown Format"}
+MODEL_CARD_CHAI = {"system": _AI_INPUTS, "code": "AImodelCardCHAIformat", "display": "CHAI Format"}
 INPUT_PROMPT = {"system": _AI_INPUTS, "code": "AIInputPrompt", "display": "AI Input Prompt"}
 
 # Provenance.activity (extensible binding) and Provenance.agent.type.
@@ -39,6 +40,7 @@ CREATE = {"system": "http://terminology.hl7.org/CodeSystem/v3-DataOperation", "c
 _PARTICIPANT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
 AUTHOR = {"system": _PARTICIPANT, "code": "author", "display": "Author"}
 CUSTODIAN = {"system": _PARTICIPANT, "code": "custodian", "display": "Custodian"}
+VERIFIER = {"system": _PARTICIPANT, "code": "verifier", "display": "Verifier"}
 
 # Signature.type: ASTM E1762, an author's signature. Signature.targetFormat and .sigFormat.
 AUTHORS_SIGNATURE = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -34,18 +34,26 @@ class VerificationReport:
     Attributes
     ----------
     subject : str
-        Kind of object: ``instance``, ``series``, ``Provenance``, ``sidecar``.
+        Kind of object: ``instance``, ``series``, ``Provenance``, ``sidecar``, ``file``, ``folder``.
     required : frozenset of str
         Names of the claims that have to be true for a good verdict.
+    about : str
+        Which one: a UID, or the name of a file.
+    parts : tuple of VerificationReport
+        One for each object in a folder; its own claims then sum them up.
     """
 
     subject: str
     claims: tuple[Claim, ...]
     required: frozenset[str]
+    about: str = ""
+    parts: tuple[VerificationReport, ...] = ()
 
     @property
     def verdict(self) -> bool:
         """True if no claim is false and every required one is true."""
+        if self.parts:
+            return all(part.verdict for part in self.parts)
         proven = {claim.name for claim in self.claims if claim.truth is Truth.TRUE}
         return self.required <= proven and not self.false
 
@@ -63,11 +71,13 @@ class VerificationReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return {
+        content: dict[str, Any] = {
             "subject": self.subject,
+            **({"about": self.about} if self.about else {}),
             "verdict": self.verdict,
             "claims": [{"claim": claim.name, "truth": claim.truth.value, "why": claim.why} for claim in self.claims],
         }
+        return content | ({"reports": [part.to_json() for part in self.parts]} if self.parts else {})
 
 
 Answer = tuple[Truth, str]
@@ -117,3 +127,22 @@ def summarise(name: str, claims: Iterable[Claim]) -> Claim:
     if not members:
         return Claim(name, Truth.NOT_CHECKABLE, "no instance was given")
     return Claim(name, Truth.TRUE, f"all {len(members)} instances: {members[0].why}")
+
+
+def sum_up(parts: Sequence[VerificationReport]) -> VerificationReport:
+    """Return the report about a folder: a claim is false if it is false of one part, and true only if it is true of all."""
+    by_name: dict[str, list[Claim]] = {}
+    for part in parts:
+        for claim in part.claims:
+            by_name.setdefault(claim.name, []).append(claim)
+    claims = tuple(_sum_up(name, members) for name, members in by_name.items())
+    return VerificationReport("folder", claims, frozenset(), parts=tuple(parts))
+
+
+def _sum_up(name: str, members: list[Claim]) -> Claim:
+    for truth in (Truth.FALSE, Truth.NOT_CHECKABLE, Truth.TRUE):
+        those = [claim for claim in members if claim.truth is truth]
+        if those:
+            break
+    beside = "" if len(those) == len(members) == 1 else f"{len(those)} of {len(members)}, first: "
+    return Claim(name, truth, beside + those[0].why)

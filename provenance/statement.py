@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from domain.attestation import ProvenanceStatement
 from domain.errors import AttestationError, VerificationFailed
 from domain.findings import Finding, Outcome
-from domain.identifiers import InstanceUid, PatientIdentifier, SeriesUid, StudyUid, derive_fhir_id
-from domain.series import GeneratedInstance, GeneratedSeries
-from provenance.canonical import instant, require_digest
+from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid, derive_fhir_id
+from domain.series import GeneratedSeries
+from provenance.canonical import canonical_json, instant, require_digest
+from provenance.series_tree import SeriesTree
 from provenance.signing import STATEMENT_KIND, SigningKey
 
-STATEMENT_VERSION = "veraicon-statement/1"
+STATEMENT_VERSION = "veraicon-statement/2"
+APPROVALS = frozenset({"automatic", "person"})
+
+
+@dataclass(frozen=True, slots=True)
+class StatedSeries:
+    """A series as a statement names it: by the number of its instances and the root of the tree over them.
+
+    Attributes
+    ----------
+    root : str
+        ``sha256:`` and the hex root; see `provenance.series_tree`.
+    """
+
+    study_uid: StudyUid
+    series_uid: SeriesUid
+    patient: PatientIdentifier
+    modality: str
+    count: int
+    root: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +47,31 @@ class SignedClaims:
     ----------
     request_id : str
         The request that everything of the series derives from.
-    series : GeneratedSeries
-        The images with the digests of each instance.
-    companions : tuple of GeneratedSeries
+    series : StatedSeries
+        The images.
+    companions : tuple of StatedSeries
         Further series of the same study: segmentation, summary.
     claims : mapping
         The whole JSON, for display.
     """
 
     request_id: str
-    series: GeneratedSeries
-    companions: tuple[GeneratedSeries, ...]
+    series: StatedSeries
+    companions: tuple[StatedSeries, ...]
     claims: Mapping[str, Any]
 
     @property
-    def all_series(self) -> tuple[GeneratedSeries, ...]:
+    def signing_certificate(self) -> str:
+        """Digest of the certificate whose DICOM Digital Signature each instance carries; empty where none does."""
+        marks = self.claims.get("marks")
+        return str(marks.get("signingCertificate") or "") if isinstance(marks, Mapping) else ""
+
+    @property
+    def all_series(self) -> tuple[StatedSeries, ...]:
         """Every series that the statement names, the images first."""
         return (self.series, *self.companions)
 
-    @property
-    def instances(self) -> tuple[GeneratedInstance, ...]:
-        """Every instance that the statement names."""
-        return tuple(instance for series in self.all_series for instance in series.instances)
-
-    def instance(self, sop_instance_uid: str) -> GeneratedInstance | None:
-        """Return the instance with this UID, or None where the statement does not name it."""
-        return next((one for one in self.instances if one.sop_instance_uid == sop_instance_uid), None)
-
-    def series_of(self, series_uid: str) -> GeneratedSeries | None:
+    def series_of(self, series_uid: str) -> StatedSeries | None:
         """Return the series with this UID, or None where the statement does not name it."""
         return next((one for one in self.all_series if one.series_uid == series_uid), None)
 
@@ -71,6 +90,28 @@ def sign_statement(statement: ProvenanceStatement, key: SigningKey) -> str:
         As `to_claims`.
     """
     return key.sign(to_claims(statement), kind=STATEMENT_KIND)
+
+
+def targets_digest(targets: Sequence[tuple[str, float, str]], salt: bytes) -> str:
+    """Return the salted digest of what the generator was told to obey, values included; empty where it was told nothing.
+
+    Whoever holds the salt and the values can repeat it; nobody else learns a value from it.
+
+    Parameters
+    ----------
+    targets : sequence of (str, float, str)
+        Concept, value and UCUM unit.
+    salt : bytes
+        The site's secret.
+
+    References
+    ----------
+    RFC 2104 (HMAC), with SHA-256 over canonical JSON.
+    """
+    if not targets:
+        return ""
+    content = canonical_json([list(target) for target in targets])
+    return f"sha256:{hmac.new(salt, content, hashlib.sha256).hexdigest()}"
 
 
 def to_claims(statement: ProvenanceStatement) -> dict[str, Any]:
@@ -118,6 +159,7 @@ def to_claims(statement: ProvenanceStatement) -> dict[str, Any]:
         },
         "conditioning": {
             "targets": [kind for kind, _value, _unit in statement.conditioning.targets],
+            "targetsDigest": statement.targets_digest and require_digest(statement.targets_digest),
             "used": list(statement.conditioning.used),
             "missing": list(statement.conditioning.missing),
         },
@@ -128,6 +170,12 @@ def to_claims(statement: ProvenanceStatement) -> dict[str, Any]:
             "instructionSet": statement.environment.instruction_set,
         },
         "quality": [_finding_claims(finding) for finding in statement.findings],
+        "approval": {"kind": statement.approval.kind, "by": statement.approval.by, "at": instant(statement.approval.at)},
+        "marks": {
+            "visible": statement.marks.visible,
+            "watermark": statement.marks.watermark,
+            "signingCertificate": statement.marks.signing_certificate and require_digest(statement.marks.signing_certificate),
+        },
         "series": _series_claims(statement.series),
     }
     if statement.companions:
@@ -170,6 +218,8 @@ def _require_claimable(statement: ProvenanceStatement) -> None:
         found = "the source series as the generated one"
     elif len(set(series_uids)) != len(series_uids) or len(owners) != 1:
         found = "one series twice, or series of several studies or patients"
+    elif statement.approval.kind not in APPROVALS or bool(statement.targets_digest) != bool(statement.conditioning.targets):
+        found = "an approval of another kind, or targets without their digest"
     else:
         return
     raise AttestationError(
@@ -195,34 +245,21 @@ def _series_claims(series: GeneratedSeries) -> dict[str, Any]:
         "seriesUid": series.series_uid,
         "modality": series.modality,
         "patient": {"system": series.patient.system, "value": series.patient.value},
-        "instances": [
-            {
-                "sopClassUid": instance.sop_class_uid,
-                "sopInstanceUid": instance.sop_instance_uid,
-                "pixelDigest": None if instance.pixel_digest is None else require_digest(instance.pixel_digest),
-                "datasetDigest": require_digest(instance.dataset_digest),
-            }
-            for instance in series.instances
-        ],
+        "instances": {"count": len(series.instances), "root": SeriesTree(series.instances).root},
     }
 
 
-def _series_from(claims: Mapping[str, Any]) -> GeneratedSeries:
-    instances = tuple(
-        GeneratedInstance(
-            sop_class_uid=str(one["sopClassUid"]),
-            sop_instance_uid=InstanceUid(str(one["sopInstanceUid"])),
-            pixel_digest=None if one["pixelDigest"] is None else require_digest(one["pixelDigest"]),
-            dataset_digest=require_digest(one["datasetDigest"]),
-        )
-        for one in claims["instances"]
-    )
-    return GeneratedSeries(
+def _series_from(claims: Mapping[str, Any]) -> StatedSeries:
+    count = claims["instances"]["count"]
+    if type(count) is not int or count < 1:
+        raise TypeError("a count of instances that is none")
+    return StatedSeries(
         study_uid=StudyUid(str(claims["studyUid"])),
         series_uid=SeriesUid(str(claims["seriesUid"])),
         patient=PatientIdentifier(str(claims["patient"]["value"]), str(claims["patient"]["system"])),
         modality=str(claims["modality"]),
-        instances=instances,
+        count=count,
+        root=require_digest(claims["instances"]["root"]),
     )
 
 

@@ -13,7 +13,7 @@ from domain.findings import Finding, Outcome
 from domain.generation import GeneratedVolume
 from domain.identifiers import InstanceUid, SeriesUid, StudyUid
 from domain.series import GeneratedInstance, GeneratedSeries
-from provenance.as_dicom import embed
+from provenance.as_dicom import embed_series
 from provenance.digests import dataset_digest, has_pixels, pixel_digest
 from provenance.signing import SigningKey
 from provenance.statement import provenance_reference, sign_statement
@@ -62,8 +62,13 @@ def stated_objects(written: dict[str, list[Dataset]], request_id: str = "request
 
 def signed_objects(key: SigningKey, written: dict[str, list[Dataset]], request_id: str = "request-1") -> list[Dataset]:
     """Return all instances with the statement embedded, as they leave."""
-    jws = sign_statement(stated_objects(written, request_id), key)
-    return [embed(ds, jws, provenance_reference(request_id)) for instances in written.values() for ds in instances]
+    statement = stated_objects(written, request_id)
+    jws, reference = sign_statement(statement, key), provenance_reference(request_id)
+    return [
+        ds
+        for instances, series in zip(written.values(), statement.all_series, strict=True)
+        for ds in embed_series(instances, series, jws, reference)
+    ]
 
 
 def _stated(instances: list[Dataset]) -> GeneratedSeries:

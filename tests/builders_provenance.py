@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,22 +13,27 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
-from domain.attestation import Attestation, ProvenanceStatement
+from domain.attestation import Approval, Attestation, ProvenanceStatement
 from domain.findings import Finding, Outcome
 from domain.generation import Publication, Receipt
 from domain.identifiers import InstanceUid, PatientIdentifier, SeriesUid, StudyUid, derive_uid
 from domain.series import GeneratedInstance, GeneratedSeries
-from provenance.as_dicom import embed
+from provenance.as_dicom import embed_series
 from provenance.attest import attest, sidecar
+from provenance.canonical import sha256_digest
+from provenance.card_json import card_digest
 from provenance.digests import dataset_digest, pixel_digest
+from provenance.log_proof import ATTESTATION_ENTRY, LogProof, TreeHead, log_entry, sign_head
+from provenance.merkle import consistency_path, inclusion_path, leaf_hash, nodes_of, tree_root
 from provenance.signing import SigningKey
-from provenance.statement import provenance_reference, sign_statement
+from provenance.statement import provenance_reference, sign_statement, targets_digest
 from tests.builders_quality import digest, make_card, make_generated
 
-NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+NOW = datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
 SOURCE_STUDY, SOURCE_SERIES = "1.2.826.0.1.3680043.2.1", "1.2.826.0.1.3680043.2.2"
 # Of the real patient: must never appear in anything that leaves.
 REAL_PATIENT_ID, REAL_VALUE = "MRN-0815", 2741.75
+SALT = b"a site's secret of 32 bytes....."
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ def make_statement(request_id: str, series: GeneratedSeries) -> ProvenanceStatem
         context_as_of=NOW,
         pairing=("identifier value and system agree",),
         consent="no restriction found",
-        model=made.model,
+        model=replace(made.model, card_digest=card_digest(make_card())),
         seed=made.seed,
         sampler=made.sampler,
         sampler_steps=made.sampler_steps,
@@ -165,7 +171,42 @@ def make_statement(request_id: str, series: GeneratedSeries) -> ProvenanceStatem
         series=series,
         software_version="0.1.0",
         generated_at=NOW,
+        approval=Approval("automatic", "quality gates", NOW),
+        targets_digest=targets_digest(((kind, REAL_VALUE, unit),), SALT),
     )
+
+
+class MemoryLog:
+    """A transparency log in memory: what `attest` asks of a log, and what a rewritten one would answer."""
+
+    def __init__(self, key: SigningKey, log_id: str = "log-of-the-tests") -> None:
+        self.key, self.log_id, self.entries = key, log_id, list[bytes]()
+
+    def enter(self, jws: str, kind: str = ATTESTATION_ENTRY, at: datetime = NOW) -> LogProof:
+        """Append a signed object, once."""
+        digest = sha256_digest(jws.encode("ascii"))
+        entry = log_entry(kind, digest, at)
+        if entry not in self.entries:
+            self.entries.append(entry)
+        index = self.entries.index(entry)
+        return self.prove(index, index + 1, at)
+
+    def prove(self, index: int, size: int, at: datetime = NOW) -> LogProof:
+        """Return the proof of an entry under a head of `size` entries, and that the log grew from the head before it."""
+        node = nodes_of([leaf_hash(entry) for entry in self.entries])
+        return LogProof(
+            entry=self.entries[index],
+            index=index,
+            path=inclusion_path(index, size, node),
+            head=self.head(size, at),
+            previous=self.head(index, at) if index else None,
+            consistency=consistency_path(index, size, node) if index else (),
+        )
+
+    def head(self, size: int, at: datetime = NOW) -> TreeHead:
+        """Return the signed head over the first entries."""
+        root = tree_root(size, nodes_of([leaf_hash(entry) for entry in self.entries]))
+        return sign_head(self.log_id, size, root, at, self.key)
 
 
 def make_publication(request_id: str, series: GeneratedSeries) -> Publication:
@@ -173,16 +214,31 @@ def make_publication(request_id: str, series: GeneratedSeries) -> Publication:
     return Publication(request_id, series, (Receipt("pacs", "C-STORE", len(series.instances), NOW),))
 
 
-def publish(key: SigningKey, request_id: str = "request-1", count: int = 3) -> Published:
-    """Go the whole way: instances, statement, embedding, publication, attestation."""
+def publish(
+    key: SigningKey,
+    request_id: str = "request-1",
+    count: int = 3,
+    *,
+    log: MemoryLog | None = None,
+    state: Callable[[ProvenanceStatement], ProvenanceStatement] = lambda statement: statement,
+    attested_at: datetime = NOW,
+) -> Published:
+    """Go the whole way: instances, statement, embedding, publication, log, attestation."""
     datasets = [make_instance(request_id, number) for number in range(1, count + 1)]
     series = make_series(datasets)
-    statement = make_statement(request_id, series)
-    jws = sign_statement(statement, key)
-    for ds in datasets:
-        embed(ds, jws, provenance_reference(request_id))
+    statement = state(make_statement(request_id, series))
+    embed_series(datasets, series, sign_statement(statement, key), provenance_reference(request_id))
     publication = make_publication(request_id, series)
-    attestation, resources = attest(statement, publication, make_card(), key, now=NOW, organization="Example Hospital")
+    enter = (log or MemoryLog(key)).enter
+    attestation, resources = attest(
+        statement,
+        publication,
+        make_card(),
+        key,
+        now=attested_at,
+        organization="Example Hospital",
+        enter=lambda jws: enter(jws, at=attested_at),
+    )
     return Published(datasets, statement, publication, attestation, resources)
 
 

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from domain.errors import VeraiconError
+from domain.errors import ConfigurationError, VeraiconError
 from veraicon import logs
-from veraicon.commands import archive, checking, conformance, exporting, jobs, making, peers, series, serving
+from veraicon.commands import (
+    archive,
+    cards,
+    checking,
+    conformance,
+    datasets,
+    exporting,
+    jobs,
+    keys,
+    log,
+    making,
+    marks,
+    peers,
+    provenance,
+    recalling,
+    replaying,
+    series,
+    serving,
+)
 from veraicon.commands.console import Invocation, complain
+
+# Without these there is no installation at all: their absence is a fault of ours.
+_OURS = {"domain", "fhir_adapter", "dicom_node", "multimodal", "generators", "provenance", "quality", "veraicon"}
 
 app = typer.Typer(
     name="veraicon",
@@ -25,16 +46,25 @@ app.command()(serving.serve)
 app.command()(serving.work)
 app.command()(making.generate)
 app.command()(checking.verify)
+app.command()(replaying.replay)
 app.command()(exporting.export)
 app.command()(serving.doctor)
 app.command()(making.train)
 app.add_typer(jobs.app, name="job")
 app.add_typer(series.app, name="series")
+app.add_typer(provenance.app, name="provenance")
 app.add_typer(archive.app, name="archive")
+checking.models.command("card")(cards.card)
 app.add_typer(checking.models, name="models")
 app.add_typer(serving.config, name="config")
 app.add_typer(peers.app, name="peer")
+app.add_typer(recalling.app, name="recall")
+app.add_typer(log.app, name="log")
+app.add_typer(keys.app, name="keys")
+app.add_typer(marks.app, name="marks")
+app.add_typer(marks.watermark, name="watermark")
 app.add_typer(conformance.app, name="conformance")
+app.add_typer(datasets.app, name="dataset")
 
 
 @app.callback()
@@ -55,5 +85,22 @@ def main() -> None:
     try:
         app()
     except VeraiconError as error:
-        complain(error)
-        sys.exit(error.exit_code)
+        _end(error)
+    except ModuleNotFoundError as missing:
+        if str(missing.name).split(".")[0] in _OURS:
+            raise
+        _end(_not_installed(missing))
+
+
+def _end(error: VeraiconError) -> NoReturn:
+    complain(error)
+    sys.exit(error.exit_code)
+
+
+def _not_installed(missing: ModuleNotFoundError) -> ConfigurationError:
+    """The verifier's extra holds few libraries: every other command needs those of the site."""
+    return ConfigurationError(
+        found=f"a command that needs {missing.name}, which is not installed",
+        allowed="`verify` and `provenance` with the extra `verify`; every command with the extra `site`",
+        action="pip install 'veraicon[site]'",
+    )

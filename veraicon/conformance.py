@@ -28,7 +28,11 @@ from domain.errors import (
     UnreadableInstance,
     VeraiconError,
 )
+from domain.identifiers import InstanceUid
+from domain.series import GeneratedInstance
 from provenance.as_dicom import PRIVATE_CREATOR, PRIVATE_GROUP, embed
+from provenance.canonical import sha256_digest
+from provenance.series_tree import InstanceProof
 from provenance.signing import SigningKey
 from veraicon.api.dicomweb import qido, rendered, stow, wado
 from veraicon.api.dicomweb.answers import DICOMWEB, status_of
@@ -49,6 +53,7 @@ _MEANINGS = {
     0x02: "signed statement about all series of the request (compact JWS)",
     0x03: "reference of the FHIR Provenance resource",
     0x04: "key that signed (RFC 7638 thumbprint)",
+    0x05: "digests of this instance and its way to the root of its series that the statement holds (canonical JSON)",
 }
 
 _REFUSALS: tuple[tuple[type[VeraiconError], str], ...] = (
@@ -102,7 +107,8 @@ def web_routes() -> tuple[WebRoute, ...]:
 
 def private_block() -> PrivateBlock:
     """Return the block as it is embedded: a statement that says nothing, under a key that nobody keeps."""
-    ds = embed(Dataset(), SigningKey.generate().sign({}, kind="none"), "Provenance/none")
+    proof = InstanceProof(GeneratedInstance("", InstanceUid(""), None, sha256_digest(b"")), leaf=0, path=())
+    ds = embed(Dataset(), SigningKey.generate().sign({}, kind="none"), "Provenance/none", proof)
     elements = tuple(
         PrivateElement(element.tag.element & 0xFF, element.VR, _MEANINGS[element.tag.element & 0xFF])
         for element in ds

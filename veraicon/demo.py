@@ -31,12 +31,12 @@ from domain.findings import QualityReport
 from domain.pairing import PairedContext
 from domain.volume import Volume, to_patient_axes
 from fhir_adapter.outcomes import error_classes
+from provenance.attest import SIDECAR_NAME
 from veraicon.artifacts import GENERATED_VOLUME, json_codec
 from veraicon.commands.console import err, out
 from veraicon.files import dicom_files
 from veraicon.pipeline import JobState
-from veraicon.preview import draw
-from veraicon.publishing import SIDECAR_NAME
+from veraicon.preview import draw, origin_of
 from veraicon.sections import GenerationSettings
 from veraicon.settings import load_settings
 from veraicon.verifying import verify
@@ -214,6 +214,7 @@ def _tell(folder: Path, job: dict[str, Any], instances: list[Dataset]) -> None:
         generated = GENERATED_VOLUME.read(kept / "generated.npz")
         report = json_codec(QualityReport).read(kept / "checked.json")
         steps = site.jobs.timings(job["job"])
+        origin = origin_of(job["job"], kept)
         shutil.copytree(kept / "series", folder / "series")
         shutil.copy(kept / SIDECAR_NAME, folder)
     for row in rejected:
@@ -231,7 +232,11 @@ def _tell(folder: Path, job: dict[str, Any], instances: list[Dataset]) -> None:
     out.print(f"[bold]out[/]       series {job['generated_series_uid']} in {folder / 'series'}, and in our archive")
     out.print(f"[bold]lineage[/]   {job['provenance']} in {folder / 'provenance.json'}")
     picture = draw(
-        source, generated.volume, folder / "side-by-side.png", caption=f"{generated.model.name}, seed {generated.seed}"
+        source,
+        generated.volume,
+        folder / "side-by-side.png",
+        caption=f"{generated.model.name}, seed {generated.seed}",
+        origin=origin,
     )
     out.print(f"[bold]picture[/]   {picture}")
     verdict = verify(folder / "series", settings=lambda: settings, keys=folder / "jwks.json", offline=True)

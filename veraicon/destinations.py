@@ -28,6 +28,11 @@ class Destination(Protocol):
         """Name from the settings."""
         ...
 
+    @property
+    def protocol(self) -> str:
+        """How a series goes there, as its receipt says."""
+        ...
+
     def accept(self, instances: Sequence[Dataset]) -> Receipt:
         """Take every instance.
 
@@ -47,6 +52,7 @@ class PacsDestination:
 
     peer: Peer
     committer: Committer | None = None
+    protocol: str = "dicom"
 
     @property
     def name(self) -> str:
@@ -57,7 +63,7 @@ class PacsDestination:
         """Send all instances, then have the PACS commit to them; see `Destination`."""
         accepted = store(self.peer, instances)
         committed = self.committer.commit(instances) if self.committer is not None else None
-        return Receipt(self.name, "dicom", accepted, datetime.now(UTC), committed)
+        return Receipt(self.name, self.protocol, accepted, datetime.now(UTC), committed)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class DicomWebDestination:
     """A PACS that we send to by STOW-RS, for sites whose PACS speaks only DICOMweb."""
 
     peer: WebPeer
+    protocol: str = "dicomweb"
 
     @property
     def name(self) -> str:
@@ -73,7 +80,7 @@ class DicomWebDestination:
 
     def accept(self, instances: Sequence[Dataset]) -> Receipt:
         """Send all instances and read what the PACS says of each; see `Destination`."""
-        return Receipt(self.name, "dicomweb", web_store(self.peer, instances), datetime.now(UTC))
+        return Receipt(self.name, self.protocol, web_store(self.peer, instances), datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,13 @@ class ArchiveDestination:
 
     archive: Archive
     name: str = "archive"
+    protocol: str = "archive"
 
     def accept(self, instances: Sequence[Dataset]) -> Receipt:
         """Land all instances as our own, so that they never become a source; see `Destination`."""
         for ds in instances:
             self.archive.land(to_part10(ds), source=self.name, origin="generated")
-        return Receipt(self.name, "archive", len(instances), datetime.now(UTC))
+        return Receipt(self.name, self.protocol, len(instances), datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -96,10 +104,11 @@ class FolderDestination:
 
     folder: Path
     name: str = "folder"
+    protocol: str = "file"
 
     def accept(self, instances: Sequence[Dataset]) -> Receipt:
         """Write one Part 10 file an instance; see `Destination`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for number, ds in enumerate(instances, start=1):
             (self.folder / f"{number:04d}.dcm").write_bytes(to_part10(ds))
-        return Receipt(self.name, "file", len(instances), datetime.now(UTC))
+        return Receipt(self.name, self.protocol, len(instances), datetime.now(UTC))

@@ -20,6 +20,9 @@ from dicom_node.web.peer import WebPeer, probe
 from domain.errors import ConfigurationError, VeraiconError, WeightsRejected
 from fhir_adapter.client import FhirClient
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card
+from provenance.signing import key_id_of
+from veraicon.log_evidence import attestations
+from veraicon.marking import content_credentials, dicom_signer
 from veraicon.ports import is_serving, look_at_node, look_at_port
 from veraicon.sections import NodeSettings, StorageSettings
 from veraicon.settings import Settings
@@ -74,10 +77,17 @@ def require_single_owner() -> None:
 
 def _look_at(site: Site) -> Iterator[Check]:
     yield from _ports(site.settings)
-    yield _run("signing key", lambda: f"ES384, key id {site.key.kid}")
+    yield _run("signing key", lambda: _signing_key(site))
+    yield _run("attestation keys", lambda: _attestation_keys(site))
+    yield _run("transparency log", lambda: _log_end(site))
     yield _run("FHIR", lambda: _fhir(site))
     if site.settings.node.tls_certificate:
         yield _run("DICOM certificate", lambda: _certificate(site.settings.node))
+    marks = site.settings.provenance
+    if marks.dicom_signature_certificate:
+        yield _run("DICOM signature certificate", lambda: _signer(dicom_signer(marks), marks.dicom_signature_certificate))
+    if marks.c2pa_certificate:
+        yield _run("C2PA certificate", lambda: _signer(content_credentials(marks), marks.c2pa_certificate))
     for destination in site.settings.destinations:
         peer = peer_of(destination, site.settings.node)
         yield _run(f"destination {destination.name}", partial(_echo, peer))
@@ -103,6 +113,36 @@ def _packages() -> str:
     return "each of ours has one owner"
 
 
+def _signing_key(site: Site) -> str:
+    key = site.keys.load()  # again: its file may have been opened to others since the start
+    if site.keys.is_retired(key.kid):
+        raise ConfigurationError(
+            found=f"a signing key that was retired (key id {key.kid})",
+            allowed="a key that has not stopped",
+            action="give every process of the site the new key, as `veraicon keys rotate` said, and restart it",
+        )
+    kept = "from the environment" if site.keys.file is None else "in a file for its owner"
+    return f"ES384, key id {key.kid}, {kept}; {len(site.keys.retired_keys())} retired"
+
+
+def _attestation_keys(site: Site) -> str:
+    known = {key["kid"] for key in site.keyring.public_jwks()["keys"]}
+    used = [key_id_of(attestation.jws) for _, attestation in attestations(site.settings.storage.folder / "jobs")]
+    unknown = sorted(set(used) - known)
+    if unknown:
+        raise ConfigurationError(
+            found=f"attestations by keys of which nothing is known here: {', '.join(unknown)}",
+            allowed="the key that signs and those below keys/retired",
+            action="restore keys/retired from a copy: without these public keys nobody can verify what they signed",
+        )
+    return f"those of {len(used)} attestations are known"
+
+
+def _log_end(site: Site) -> str:
+    head = site.log.require_sound_end()
+    return f"{head.size} entries, the last tree head is signed and has their root"
+
+
 def _echo(peer: Peer) -> str:
     echo(peer)
     return "answers C-ECHO"
@@ -122,6 +162,12 @@ def _certificate(node: NodeSettings) -> str:
             allowed="a valid one: peers refuse TLS until then",
             action="renew tls_certificate, then restart the node",
         )
+    return f"key belongs to it, {days} days left" + (": renew it soon" if days < _RENEW_DAYS else "")
+
+
+def _signer(_loaded: object, certificate: str) -> str:
+    """Say how long a certificate for signatures lasts; that it was loaded shows that its key belongs to it."""
+    days = days_left(Path(certificate), now=datetime.now(UTC))
     return f"key belongs to it, {days} days left" + (": renew it soon" if days < _RENEW_DAYS else "")
 
 

@@ -20,15 +20,18 @@ from domain.series import ImagingSeries
 from domain.volume import to_patient_axes
 from fhir_adapter.bundles import prepare_intake
 from fhir_adapter.json_text import write_json
+from provenance.attest import PROV_NAME, SIDECAR_NAME
 from veraicon.asking import request_from
 from veraicon.destinations import FolderDestination
 from veraicon.files import dicom_files, read_json
+from veraicon.marking import content_credentials, lend_watermark_secret
 from veraicon.pipeline import JobState, tell
-from veraicon.preview import draw
-from veraicon.publishing import PREPARED, SIDECAR_NAME
+from veraicon.preview import draw, origin_of
+from veraicon.publishing import PREPARED, STATEMENT
+from veraicon.recall.outputs import Outputs
 from veraicon.sections import FhirSettings
 from veraicon.settings import Settings
-from veraicon.wiring import Site, open_site, worker_steps
+from veraicon.wiring import Site, lend_salt, open_outputs, open_site, worker_steps
 
 Result = TypeVar("Result")
 
@@ -91,15 +94,27 @@ def generate(
         raise RequestInvalid(
             found="an output folder that is not empty", allowed="a new or empty folder", action="name another --out"
         )
+    if settings.publication.approval == "person":
+        raise RequestInvalid(
+            found="a volume from files at a site whose volumes a person approves",
+            allowed='[publication] approval = "automatic", or a job that waits for its approval',
+            action="send the series to `veraicon serve`, then use `veraicon job preview` and `veraicon job approve`",
+        )
+    credentials = content_credentials(settings.provenance)
     results: dict[JobState, Any] = {}
 
     def remember(state: JobState, result: object) -> None:
         results[state] = result
         tell_about(state, result)
 
-    with tempfile.TemporaryDirectory(prefix="veraicon-") as work, open_site(_private(settings, Path(work))) as site:
-        _take(site, dicom, fhir)
+    with (
+        tempfile.TemporaryDirectory(prefix="veraicon-") as work,
+        open_site(private_settings(settings, Path(work)), log_of=settings) as site,
+        open_outputs(settings) as book,
+    ):
+        take(site, dicom, fhir)
         series = _chosen_series(site, series_uid)
+        book.require_consent(series)
         request = request_from(
             site.archive, series.series_uid, settings.generation, requested_by="files", seed=seed, asked=asked
         )
@@ -108,13 +123,27 @@ def generate(
         generated: GeneratedVolume = results[JobState.GENERATED]
         report: QualityReport = results[JobState.CHECKED]
         source = to_patient_axes(read_volume(site.archive.datasets(series)))
+        _note_output(book, site, attestation, series, out)
         _hand_over(site, attestation, Path(work) / "series", out)
-    draw(source, generated.volume, out / "preview.png", caption=f"seed {request.seed}, model {generated.model.name}")
+        draw(
+            source,
+            generated.volume,
+            out / "preview.png",
+            caption=f"seed {request.seed}, model {generated.model.name}",
+            origin=origin_of(request.request_id, site.jobs.artifacts(request.request_id).folder),
+            credentials=credentials,
+        )
     return Outcome(attestation, request, series, generated, report, out)
 
 
-def _private(settings: Settings, work: Path) -> Settings:
-    """Return the settings with everything kept in `work`, but signing with the site's own key."""
+def private_settings(settings: Settings, work: Path) -> Settings:
+    """Return the settings with everything kept in `work`, but with the site's own signing key, salt and watermark.
+
+    The salt is the site's, so that digests which are made here can be checked when the same files are given again.
+    """
+    lend_salt(settings.storage.folder, work)
+    if settings.publication.watermark:
+        lend_watermark_secret(settings.storage.folder, work)
     key = settings.provenance.key_file or str((settings.storage.folder / "keys" / "signing.jwk").absolute())
     return settings.model_copy(
         update={
@@ -126,11 +155,19 @@ def _private(settings: Settings, work: Path) -> Settings:
     )
 
 
-def _take(site: Site, dicom: Path, fhir: Path) -> None:
+def take(site: Site, dicom: Path, fhir: Path) -> None:
     """Put the files where a server would have put what was sent to it."""
     for path in dicom_files(dicom):
         site.archive.land(path.read_bytes(), source="files")
     site.fhir.transact(prepare_intake(read_json(fhir)))
+
+
+def _note_output(book: Outputs, site: Site, attestation: Attestation, source: ImagingSeries, out: Path) -> None:
+    """Note the output in the site's own book, which outlives this folder: a recall then tells where the files went."""
+    folder = site.jobs.artifacts(attestation.request_id).folder
+    book.made(STATEMENT.read(folder / f"statement{STATEMENT.suffix}"), source.patient)
+    book.attested(attestation)
+    book.leaving(attestation.request_id, str(out.absolute()), "file")
 
 
 def _chosen_series(site: Site, series_uid: str | None) -> ImagingSeries:
@@ -150,8 +187,9 @@ def _hand_over(site: Site, attestation: Attestation, series: Path, out: Path) ->
     out.mkdir(parents=True, exist_ok=True)
     shutil.copytree(series, out / "series")
     shutil.copy(job.folder / SIDECAR_NAME, out / SIDECAR_NAME)
+    shutil.copy(job.folder / PROV_NAME, out / PROV_NAME)
     bundle = PREPARED.read(job.folder / f"prepared-attestation{PREPARED.suffix}").bundle
     (out / "fhir-bundle.json").write_text(bundle, encoding="utf-8")
     provenance = site.fhir.read(attestation.provenance_reference)
     (out / "provenance.json").write_text(write_json(provenance.body), encoding="utf-8")
-    (out / "jwks.json").write_text(json.dumps(site.key.public_jwks(), indent=1), encoding="utf-8")
+    (out / "jwks.json").write_text(json.dumps(site.keyring.public_jwks(), indent=1), encoding="utf-8")

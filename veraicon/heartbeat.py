@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import structlog
 from sqlmodel import Session, col, delete, select
 
+from veraicon.approving import Approvals
 from veraicon.jobs import Jobs
 from veraicon.tables import WorkerRow
 
@@ -38,6 +39,7 @@ class Heartbeat:
     """
 
     def __init__(self, engine: sa.Engine, jobs: Jobs) -> None:
+        self._approvals = Approvals(jobs)
         self.worker_id = f"worker-{uuid.uuid4()}"
         self._engine, self._jobs = engine, jobs
         self._stop = threading.Event()
@@ -79,6 +81,7 @@ class Heartbeat:
         taken = self._jobs.take_over(dead)
         if taken:
             _log.warning("jobs taken over", action="take-over", jobs=taken, workers=len(dead))
+        self._approvals.continue_approved()
         with Session(self._engine) as session:
             session.exec(delete(WorkerRow).where(col(WorkerRow.worker_id).in_(dead)))
             session.commit()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer
@@ -20,6 +21,7 @@ from domain.generation import GenerationRequest
 from domain.identifiers import SeriesUid, derive_uuid
 from veraicon.artifacts import ArtifactFolder
 from veraicon.pipeline import JobState
+from veraicon.recall.outputs import require_not_recalled
 from veraicon.sections import GenerationSettings
 from veraicon.tables import JobRow
 
@@ -27,12 +29,17 @@ WORKFLOW = "generation"
 QUEUE = "generation"
 APPLICATION = "veraicon"
 # Raised only when the order of the steps changes: a default made of the source would strand each pending job at each release.
-WORKFLOW_VERSION = "1"
+WORKFLOW_VERSION = "2"
 
 # receive, pair, encode, generate: until these are done there is nothing that a retry should keep.
 _STEPS_BEFORE_VOLUME = 4
+# After them and check; a job that was held goes on with it.
+_APPROVAL_STEP = 6
 
 _ENDING_TRIES, _ENDING_PAUSE_S = 50, 0.1
+
+# What a person has ended: only they begin it again.
+_FINAL = frozenset({JobState.CANCELLED.value, JobState.REJECTED.value})
 
 _REQUEST = TypeAdapter(GenerationRequest)
 
@@ -62,6 +69,20 @@ def describe(row: JobRow) -> dict[str, object]:
         "generated_series_uid": row.generated_series_uid or None,
         "provenance": row.provenance_reference or None,
         "error": row.error,
+        "decision": row.decision,
+    }
+
+
+def error_fields(error: VeraiconError, step: JobState, *, attempts: int) -> dict[str, object]:
+    """Return an error as a job's row keeps it and the job list shows it."""
+    return {
+        "code": error.code,
+        "name": type(error).__name__,
+        "step": step.value,
+        "attempts": attempts,
+        "found": error.found,
+        "allowed": error.allowed,
+        "next": error.action,
     }
 
 
@@ -96,6 +117,11 @@ class Jobs:
         self._client = DBOSClient(
             system_database_engine=engine, serializer=DBOSPortableJSONSerializer(), application_name=APPLICATION
         )
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The database that holds the table."""
+        return self._engine
 
     def close(self) -> None:
         """Let go of the engine's client."""
@@ -185,16 +211,8 @@ class Jobs:
     def tried(self, request_id: str, step: JobState, error: VeraiconError) -> None:
         """Note that an attempt at a step failed."""
         before = self.get(request_id).error or {}
-        shown = {
-            "code": error.code,
-            "name": type(error).__name__,
-            "step": step.value,
-            "attempts": int(str(before.get("attempts", 0))) + 1,
-            "found": error.found,
-            "allowed": error.allowed,
-            "next": error.action,
-        }
-        self._change(request_id, {"error": shown})
+        attempts = int(str(before.get("attempts", 0))) + 1
+        self._change(request_id, {"error": error_fields(error, step, attempts=attempts)})
 
     def ended(self, request_id: str, state: JobState) -> None:
         """Note how a job ended; its last error stays visible."""
@@ -210,8 +228,11 @@ class Jobs:
         ------
         RequestInvalid
             If the job is still under way, has succeeded or was rejected.
+        OutputRecalled
+            If it was recalled.
         """
         row = self.get(request_id)
+        require_not_recalled(self._engine, request_id)
         state = JobState(row.state)
         if state not in {JobState.FAILED, JobState.CANCELLED}:
             raise RequestInvalid(
@@ -220,27 +241,40 @@ class Jobs:
                 action="wait for it, or make a new request: a rejected volume needs another seed or value",
             )
         finished = self._client.list_workflow_steps(request_id)
-        failed = [step["function_id"] for step in finished if step["error"] is not None]
-        first = min(failed, default=len(finished) + 1)
+        again = [step["function_id"] for step in finished if step["error"] is not None or _is_last_and_held(step, finished)]
+        first = min(again, default=len(finished) + 1)
+        values: dict[str, object] = {"state": JobState.REQUESTED.value, "error": None}
         if first <= _STEPS_BEFORE_VOLUME:
-            first = 1
+            first, values["decision"] = 1, None  # what a person has seen is not what comes next
             shutil.rmtree(self._folder / request_id, ignore_errors=True)
         self._rewind(request_id, first)
-        self._change(request_id, {"state": JobState.REQUESTED.value, "error": None}, only_from=state)
+        self._change(request_id, values, only_from=state)
         return self.get(request_id)
+
+    def continue_held(self, request_id: str) -> bool:
+        """Queue a held job again from its approval on; False where it is no longer held, or not yet at rest."""
+        if self.get(request_id).state != JobState.HELD.value or not self._rewound(request_id, _APPROVAL_STEP):
+            return False
+        self._change(request_id, {"state": JobState.CHECKED.value}, only_from=JobState.HELD)
+        return True
 
     def _rewind(self, request_id: str, first: int) -> None:
         """Queue the workflow again; the engine ends it a moment after the job's own row says so."""
         for _ in range(_ENDING_TRIES):
-            try:
-                self._client.rewind_workflow(request_id, start_step=first, queue_name=QUEUE)
-            except dbos_error.DBOSException:  # still under way
-                time.sleep(_ENDING_PAUSE_S)
-            else:
+            if self._rewound(request_id, first):
                 return
+            time.sleep(_ENDING_PAUSE_S)
         raise RequestInvalid(
             found="a job whose last step has not come back yet", allowed="a job that has ended", action="try again in a moment"
         )
+
+    def _rewound(self, request_id: str, first: int) -> bool:
+        """Queue the workflow again from a step on; False where it is still under way."""
+        try:
+            self._client.rewind_workflow(request_id, start_step=first, queue_name=QUEUE, application_version=WORKFLOW_VERSION)
+        except dbos_error.DBOSException:
+            return False
+        return True
 
     def cancel(self, request_id: str) -> JobRow:
         """Stop a job before its next step, and its denoising loop between two steps."""
@@ -276,10 +310,15 @@ class Jobs:
             row = session.get(JobRow, request_id)
             if row is None or (only_from and row.state != only_from.value):
                 return
-            if row.state == JobState.CANCELLED.value and only_from is not JobState.CANCELLED:
-                return  # a step that was under way when someone cancelled does not undo it
+            if row.state in _FINAL and (only_from is None or row.state != only_from.value):
+                return  # a step that was under way when someone cancelled or refused does not undo it
             for name, value in values.items():
                 setattr(row, name, value)
             row.updated_at = datetime.now(UTC)
             session.add(row)
             session.commit()
+
+
+def _is_last_and_held(step: Mapping[str, Any], finished: Sequence[Mapping[str, Any]]) -> bool:
+    """True of an approval that ended in waiting: it is asked again, whatever the engine recorded of it."""
+    return step is finished[-1] and step["function_name"] == JobState.APPROVED.value

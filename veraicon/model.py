@@ -85,6 +85,14 @@ class SiteModel:
         )
 
     def _networks(self) -> _Loaded:
+        """Return the networks, and have torch use the configured threads from here on.
+
+        Their number decides the last bits of the tokens as of the volume. It is set for good, so that of two jobs at once none
+        takes the other's away when it ends.
+        """
+        import torch
+
+        torch.set_num_threads(self._threads)
         if self._loaded is None:
             from generators.registry import generator_of
             from generators.weights import load_bundle

@@ -1,4 +1,4 @@
-"""The story: receive, pair, encode, generate, check, publish, attest.
+"""The story: receive, pair, encode, generate, check, approve, publish, attest.
 
 Data goes forward only: each step takes what earlier steps returned and nothing else. `Recorder` decides whether a step is
 durable (`veraicon.workflow`) or just run (`veraicon.from_files`); `Steps` says what each step does (`veraicon.steps`).
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from domain.attestation import Attestation
+from domain.attestation import Approval, Attestation
 from domain.findings import QualityReport
 from domain.generation import GeneratedVolume, GenerationRequest, Publication
 from domain.pairing import PairedContext
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class JobState(Enum):
-    """Where a request stands: the last step that finished, or how it ended."""
+    """Where a request stands: the last step that finished, or how it ended; held waits for a person's approval."""
 
     REQUESTED = "requested"
     RECEIVED = "received"
@@ -31,6 +31,8 @@ class JobState(Enum):
     ENCODED = "encoded"
     GENERATED = "generated"
     CHECKED = "checked"
+    HELD = "held"
+    APPROVED = "approved"
     PUBLISHED = "published"
     ATTESTED = "attested"
     REJECTED = "rejected"
@@ -66,8 +68,17 @@ class Steps(Protocol):
         """Run every quality and privacy gate."""
         ...
 
+    def approve(self, request: GenerationRequest, generated: GeneratedVolume, report: QualityReport) -> Approval:
+        """Say who lets a volume that passed its checks leave: the checks themselves, or a person where the site wants one."""
+        ...
+
     def publish(
-        self, request: GenerationRequest, paired: PairedContext, generated: GeneratedVolume, report: QualityReport
+        self,
+        request: GenerationRequest,
+        paired: PairedContext,
+        generated: GeneratedVolume,
+        report: QualityReport,
+        approval: Approval,
     ) -> Publication:
         """Write the marked and signed series and send it to every destination."""
         ...
@@ -91,12 +102,14 @@ def tell(steps: Steps, request: GenerationRequest, record: Recorder) -> Attestat
     Raises
     ------
     VeraiconError
-        Whatever the step in question raises; `QualityRejection` ends the story before anything leaves.
+        Whatever the step in question raises; `QualityRejection` ends the story before anything leaves, and
+        `ApprovalAwaited` stops it there until a person has decided.
     """
     series = record(JobState.RECEIVED, steps.receive, request)
     paired = record(JobState.PAIRED, steps.pair, request, series)
     tokens = record(JobState.ENCODED, steps.encode, request, paired)
     generated = record(JobState.GENERATED, steps.generate, request, series, tokens)
     report = record(JobState.CHECKED, steps.check, series, generated)
-    publication = record(JobState.PUBLISHED, steps.publish, request, paired, generated, report.require_passed())
+    approval = record(JobState.APPROVED, steps.approve, request, generated, report.require_passed())
+    publication = record(JobState.PUBLISHED, steps.publish, request, paired, generated, report, approval)
     return record(JobState.ATTESTED, steps.attest, request, publication)

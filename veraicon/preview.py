@@ -1,7 +1,8 @@
-"""One picture of source and generated volume side by side, for people."""
+"""One picture of source and generated volume side by side, for people, with the marks that say so to programs."""
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,31 @@ from matplotlib.figure import Figure
 
 from domain.grid import normalised
 from domain.volume import FloatArray, Volume
+from provenance.canonical import json_digest
+from provenance.content_credentials import ContentCredentials, Origin
+from provenance.statement import provenance_reference, to_claims
+from veraicon.marking import mark_preview
+from veraicon.publishing import STATEMENT
 
 _PLANES = ("axial", "coronal", "sagittal")
 
 
-def draw(source: Volume, generated: Volume, path: Path, *, caption: str) -> Path:
+def origin_of(request_id: str, job_folder: Path) -> Origin:
+    """Return of what a picture is; with the digest of the statement once the job's series is written."""
+    kept = job_folder / f"statement{STATEMENT.suffix}"
+    digest = json_digest(to_claims(STATEMENT.read(kept))) if kept.exists() else ""
+    return Origin(request_id, provenance_reference(request_id), digest)
+
+
+def draw(
+    source: Volume,
+    generated: Volume,
+    path: Path,
+    *,
+    caption: str,
+    origin: Origin,
+    credentials: ContentCredentials | None = None,
+) -> Path:
     """Write a PNG with the middle slices of both volumes in three planes.
 
     Parameters
@@ -25,6 +46,10 @@ def draw(source: Volume, generated: Volume, path: Path, *, caption: str) -> Path
         Where the PNG goes.
     caption : str
         Stands under the picture; the generated row is marked synthetic in the picture itself.
+    origin : Origin
+        Of the generated volume, for the manifest.
+    credentials : ContentCredentials or None
+        Sign a C2PA manifest with these; None: XMP and text alone.
     """
     figure = Figure(figsize=(7.2, 5.4), facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
@@ -36,7 +61,9 @@ def draw(source: Volume, generated: Volume, path: Path, *, caption: str) -> Path
             axis.set_title(f"{title}\n{plane}" if plane == "axial" else plane, color=colour, fontsize=8)
             axis.axis("off")
     figure.supxlabel(caption, color="white", fontsize=8)
-    figure.savefig(path, dpi=130, facecolor="black", metadata={"Description": "Synthetic image made by Veraicon"})
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=130, facecolor="black")
+    path.write_bytes(mark_preview(drawn.getvalue(), origin, credentials))
     return path
 
 

@@ -118,5 +118,5 @@ class Puller:
         return self.remote.fetch(series, self.archive, listed=listed, tell=tell)
 
     def _held(self, series: RemoteSeries) -> set[str]:
-        references = self.archive.references({"SeriesInstanceUID": [series.series_uid]})
+        references = self.archive.references({"SeriesInstanceUID": [series.series_uid]}, rejected=True)
         return {str(reference.sop_instance_uid) for reference in references}

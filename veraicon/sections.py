@@ -171,6 +171,11 @@ class GenerationSettings(_Section):
 class PublicationSettings(_Section):
     """What is published of each volume, beside its Provenance."""
 
+    approval: Literal["automatic", "person"] = Field(
+        "automatic",
+        description="automatic: what passes every check is published; person: it waits for `veraicon job approve`",
+    )
+
     image: Literal["classic", "enhanced"] = Field(
         "classic", description="classic: one instance a slice, which each PACS takes; enhanced: one multi-frame instance"
     )
@@ -178,6 +183,16 @@ class PublicationSettings(_Section):
     summary: Literal["none", "pdf", "sr"] = Field(
         "none", description="a summary for people: pdf (encapsulated) or sr (structured report)"
     )
+    visible_mark: Literal["none", "overlay", "burned-in"] = Field(
+        "none", description="SYNTHETIC over the images (overlay: classic only) or in their pixels (burned-in)"
+    )
+    watermark: bool = Field(False, description="a keyed watermark in the voxels; see docs/marks.md for its measured cost")
+
+    @model_validator(mode="after")
+    def _overlay_is_classic(self) -> PublicationSettings:
+        if self.visible_mark == "overlay" and self.image == "enhanced":
+            raise ValueError("visible_mark overlay needs image classic: enhanced images have no overlay plane; burned-in works")
+        return self
 
 
 class WorkerSettings(_Section):
@@ -194,4 +209,25 @@ class ProvenanceSettings(_Section):
 
     organization: str = Field("Veraicon site", description="custodian named in each Provenance")
     key_file: str = Field("", description="ES384 private key (JWK or PEM); empty: made once in the storage folder")
+    key: SecretStr = Field(SecretStr(""), description="the private key itself, for the environment; not beside key_file")
     issuer: str = Field("VERAICON-SYNTHETIC", description="issuer of our synthetic patients' ids")
+    dicom_signature_certificate: str = Field(
+        "", description="certificate (PEM) for a DICOM Digital Signature in each instance; empty: none"
+    )
+    dicom_signature_key: str = Field("", description="its RSA key of at least 3072 bits (PEM, not encrypted)")
+    c2pa_certificate: str = Field("", description="certificate chain (PEM) for C2PA manifests in PNG previews; empty: none")
+    c2pa_key: str = Field("", description="its key (PEM, PKCS #8, not encrypted)")
+
+    @model_validator(mode="after")
+    def _certificates_have_keys(self) -> ProvenanceSettings:
+        if bool(self.dicom_signature_certificate) != bool(self.dicom_signature_key):
+            raise ValueError("dicom_signature_certificate and dicom_signature_key belong together")
+        if bool(self.c2pa_certificate) != bool(self.c2pa_key):
+            raise ValueError("c2pa_certificate and c2pa_key belong together")
+        return self
+
+    @model_validator(mode="after")
+    def _one_key(self) -> ProvenanceSettings:
+        if self.key_file and self.key.get_secret_value():
+            raise ValueError("key_file and key are both given: one of them")
+        return self

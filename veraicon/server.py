@@ -80,6 +80,7 @@ def _node(site: Site, extra: NodeServices) -> StorageNode:
         tls_port=settings.tls_port,
         allowed_sources=policies_of(site.settings.sources),
         move_destinations=move_destinations(site.settings),
+        hand_out=site.outputs.hand_out,
         services=extra.services,
         audit=extra.audit,
         maximum_pdu=settings.maximum_pdu,

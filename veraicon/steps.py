@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from dicom_node.archive import Archive
 from dicom_node.holding.files import series_digest
 from dicom_node.reading import read_volume
-from domain.attestation import Attestation
-from domain.errors import IncompleteSeries
+from domain.attestation import Approval, Attestation
+from domain.errors import ApprovalAwaited, IncompleteSeries
 from domain.findings import QualityReport
 from domain.generation import GeneratedVolume, GenerationRequest, Publication
 from domain.model_card import require_series_fits
@@ -36,10 +36,14 @@ class SiteSteps:
     model: SiteModel
     publisher: Publisher
     cancelled: Callable[[str], bool]
+    decided: Callable[[str], Approval | None] = lambda _request_id: None
+    needs_person: bool = False
+    require_consent: Callable[[ImagingSeries], None] = lambda _series: None
 
     def receive(self, request: GenerationRequest) -> ImagingSeries:
         """Find the series as it stood at the request and see that the model takes it."""
         series = self.archive.series(request.series_uid)
+        self.require_consent(series)
         if series_digest(instance.digest for instance in series.instances) != request.series_digest:
             raise IncompleteSeries(
                 found="a series to which instances were added after this request was made",
@@ -64,17 +68,37 @@ class SiteSteps:
         generated = self.model.generate(
             request, tokens, like=self._volume(series), cancelled=lambda: self.cancelled(request.request_id)
         )
-        return replace(generated, generated_at=datetime.now(UTC))
+        # In milliseconds, as the statement tells it: whoever makes the instances again has to write the very same time.
+        now = datetime.now(UTC)
+        return replace(generated, generated_at=now.replace(microsecond=now.microsecond // 1000 * 1000))
 
     def check(self, series: ImagingSeries, generated: GeneratedVolume) -> QualityReport:
         """Run the gates against the model's reference and the source image."""
         return check(generated, self._volume(series), self.model.card)
 
+    def approve(self, request: GenerationRequest, generated: GeneratedVolume, _report: QualityReport) -> Approval:
+        """Take a person's approval where there is one; the gates' own where the site asks for no person."""
+        decided = self.decided(request.request_id)
+        if decided is not None:
+            return decided
+        if self.needs_person:
+            raise ApprovalAwaited(
+                found="a volume that passed every check and that nobody has approved",
+                allowed="volumes that a person has seen and approved",
+                action="look at it with `veraicon job preview`, then `veraicon job approve` or `veraicon job reject`",
+            )
+        return Approval("automatic", by="quality gates", at=generated.generated_at or request.requested_at)
+
     def publish(
-        self, request: GenerationRequest, paired: PairedContext, generated: GeneratedVolume, report: QualityReport
+        self,
+        request: GenerationRequest,
+        paired: PairedContext,
+        generated: GeneratedVolume,
+        report: QualityReport,
+        approval: Approval,
     ) -> Publication:
         """Send the marked and signed series to every destination."""
-        return self.publisher.publish(request, paired, generated, report)
+        return self.publisher.publish(request, paired, generated, report, approval)
 
     def attest(self, request: GenerationRequest, publication: Publication) -> Attestation:
         """Sign what was published and hand it to the FHIR server."""

@@ -1,29 +1,46 @@
 """`veraicon verify`: finds what belongs to a file, folder, Provenance or sidecar, and lets `provenance.verification` judge it.
 
-What is looked for beside the object: the sidecar and the Provenance in the same folder or the one above, then the Provenance on
-the FHIR server or in the store that the settings name. Keys: those given, else the site's own.
+What is looked for beside the object: sidecar, Provenance, Bundle and recall notices in the same folder or the one above, then
+what the FHIR server or store holds that the settings name. Keys: those given, else the site's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydicom import Dataset, dcmread
+from pydantic import TypeAdapter
+from pydicom import dcmread
 
-from domain.errors import RequestInvalid, VeraiconError, VerificationFailed
-from provenance.as_dicom import extract
-from provenance.report import VerificationReport
-from provenance.signing import SigningKey
-from provenance.verification import verify_instance, verify_provenance, verify_series, verify_sidecar
-from veraicon.files import dicom_files, read_json
-from veraicon.publishing import SIDECAR_NAME
-from veraicon.settings import Settings
-from veraicon.wiring import open_fhir
+from domain.errors import RequestInvalid, UnreadableInstance
+from domain.identifiers import derive_fhir_id
+from provenance.attest import SIDECAR_NAME
+from provenance.checks import names
+from provenance.checks.instance import InstanceFinding, Statements
+from provenance.lineage import Lineage, of_instance, of_sidecar
+from provenance.report import Claim, Truth, VerificationReport, sum_up
+from provenance.verification import Beside, judge_beside, judge_instance, judge_series, verify_provenance, verify_sidecar
+from veraicon.files import read_json
+from veraicon.verifying_files import (
+    PROVENANCE_NAME,
+    Found,
+    examine_files,
+    look_beside,
+    look_in,
+    read_small_json,
+    request_of,
+)
+
+if TYPE_CHECKING:
+    from veraicon.settings import Settings
 
 Json = Mapping[str, Any]
-PROVENANCE_NAME = "provenance.json"
+# Asks the site about a request: what it holds beside what was found.
+AskSite = Callable[[str, Beside], Beside]
+
+__all__ = ["PROVENANCE_NAME", "SIDECAR_NAME", "trusted_keys", "verify"]
 
 
 def verify(
@@ -33,93 +50,206 @@ def verify(
     provenance: Path | None = None,
     keys: Path | None = None,
     offline: bool = False,
+    processes: int | None = None,
+    tell: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> VerificationReport:
-    """Verify a DICOM file, a folder with series of one request, a Provenance or a sidecar.
+    """Verify a DICOM file, a folder with series, a Provenance or a sidecar.
 
     Parameters
     ----------
     target : Path
     settings : callable
-        Gives the site's settings; called only where keys or Provenance are not given.
+        Gives the site's settings; called only where keys are not given, or the site may be asked.
     provenance : Path or None
         Provenance resource to check against.
     keys : Path or None
         JWK Set of the public keys to trust.
     offline : bool
         Ask no FHIR server.
+    processes : int or None
+        How many processes examine a folder; None: as many as are worth it.
+    tell : callable
+        Called with the number of files that are done, and of all.
+
+    Returns
+    -------
+    VerificationReport
+        Of a folder with several series or requests, or with broken files: one that sums up, with a part for each.
 
     Raises
     ------
     RequestInvalid
-        If the target is none of these, or there is no key to trust. A broken object is no error: its claims are false.
+        If there is nothing to verify in a folder, or no key to trust. A broken object is no error: its claims are false.
     """
-    trusted = _trusted_keys(keys, settings)
-    files = dicom_files(target)
-    if files:
-        instances = [dcmread(path) for path in files]
-        found = _provenance_for(target, instances[0], provenance, settings, offline)
-        if target.is_file():
-            return verify_instance(instances[0], trusted, found, _sidecar_for(target))
-        return verify_series(instances, trusted, found, _sidecar_for(target))
-    content = read_json(target)
-    if content.get("resourceType") == "Provenance":
-        return verify_provenance(content, trusted, _sidecar_for(target))
-    if "jws" in content:
-        return verify_sidecar(content, trusted)
-    raise RequestInvalid(
-        found=f"{target.name}, which is no DICOM file, Provenance or sidecar",
-        allowed="a DICOM file, a folder with one series, a Provenance resource, an attestation sidecar",
-        action="name one of these",
-    )
+    trusted = trusted_keys(keys, settings)
+    found = look_in(target) if target.is_dir() else look_beside(target)
+    if provenance is not None:
+        found.provenances = [read_json(provenance)]
+    ask: AskSite = (lambda _request, beside: beside) if offline else _asker(settings)
+    if target.is_dir():
+        findings = examine_files(found.dicom, trusted, processes=processes, tell=lambda done: tell(done, len(found.dicom)))
+        return _folder_report(findings, found, trusted, ask)
+    if found.dicom:
+        findings = examine_files(found.dicom, trusted)
+        return _file_report(target, findings, found, trusted, ask)
+    if found.broken and found.broken[0][0] == target:
+        return _broken(target, found.broken[0][1])
+    return _json_report(target, found, trusted, ask)
 
 
-def _trusted_keys(keys: Path | None, settings: Callable[[], Settings]) -> Json:
+def trusted_keys(keys: Path | None, settings: Callable[[], Settings]) -> Json:
     """Return the keys that the caller trusts: never those that lie beside the object."""
     if keys is not None:
         return read_json(keys)
+    from veraicon.site_keys import key_store, site_keyring
+
     site = settings()
-    path = Path(site.provenance.key_file or site.storage.folder / "keys" / "signing.jwk")
-    if not path.exists():
+    store = key_store(site)
+    if store.file is not None and not store.file.exists():
         raise RequestInvalid(
             found="no key to trust",
             allowed="--keys JWKS.json, or settings of the site that signed",
             action="get the site's keys from its /.well-known/jwks.json, or name its settings with --config",
         )
-    return SigningKey.load_or_create(path).public_jwks()
+    return site_keyring(site).public_jwks()
 
 
-def _provenance_for(
-    target: Path, ds: Dataset, given: Path | None, settings: Callable[[], Settings], offline: bool
-) -> Json | None:
-    """Return the Provenance resource: the one given, one beside the object, or the site's."""
-    if given is not None:
-        return read_json(given)
-    beside = _beside(target, PROVENANCE_NAME)
-    if beside is not None:
-        return read_json(beside)
-    return None if offline else _provenance_of_site(ds, settings())
+def lineage_of(target: Path, keys: Json) -> Lineage:
+    """Return the lineage in a sidecar or DICOM file, if a trusted key signed it.
 
-
-def _provenance_of_site(ds: Dataset, settings: Settings) -> Json | None:
-    """Ask the site's FHIR server or store; None where there is none to ask or it does not hold it."""
+    Raises
+    ------
+    VerificationFailed
+        If its signature does not hold.
+    UnreadableInstance, RequestInvalid
+        If it is neither.
+    """
+    found = look_beside(target)
+    if target not in found.dicom:
+        return of_sidecar(read_small_json(target), keys)
     try:
-        embedded = extract(ds)
-    except VerificationFailed:
-        return None
-    if embedded is None or not (settings.fhir.base_url or settings.storage.folder.exists()):
-        return None
+        ds = dcmread(target, stop_before_pixels=True)
+    except Exception as error:  # the reader raises whatever its input makes it meet
+        raise UnreadableInstance(
+            found=f"{target.name}, which cannot be read as DICOM", allowed="a whole Part 10 file", action="ask for it again"
+        ) from error
+    return of_instance(ds, keys)
+
+
+def lineage_json(lineage: Lineage) -> str:
+    """Return a lineage as JSON text, for people and programs."""
+    return TypeAdapter(Lineage).dump_json(lineage, indent=1).decode()
+
+
+def _asker(settings: Callable[[], Settings]) -> AskSite:
     try:
-        with open_fhir(settings) as fhir:
-            return fhir.read(embedded.provenance_reference).body
-    except VeraiconError:  # not checkable then, and the report says that none was given
-        return None
+        from veraicon.verifying_site import ask_site
+    except ModuleNotFoundError:  # the verifier alone is installed: it knows no site
+        return lambda _request, beside: beside
+    return ask_site(settings())
 
 
-def _sidecar_for(target: Path) -> Json | None:
-    path = _beside(target, SIDECAR_NAME)
-    return read_json(path) if path is not None else None
+def _file_report(
+    target: Path, findings: Sequence[InstanceFinding], found: Found, keys: Json, ask: AskSite
+) -> VerificationReport:
+    if not findings:
+        return _broken(target, "a DICOMDIR, which is no instance: name its folder")
+    statements = Statements(keys)
+    request = _request_of(findings[0], statements)
+    beside = ask(request, _beside(found, request, only=True)) if request else _beside(found, "", only=True)
+    return replace(judge_instance(findings[0], keys, beside, statements=statements), about=findings[0].sop_instance_uid)
 
 
-def _beside(target: Path, name: str) -> Path | None:
-    here = target if target.is_dir() else target.parent
-    return next((folder / name for folder in (here, here.parent) if (folder / name).exists()), None)
+def _folder_report(findings: Sequence[InstanceFinding], found: Found, keys: Json, ask: AskSite) -> VerificationReport:
+    """One part for each series, each file that is broken, and each sidecar and Provenance that belongs to none of them."""
+    statements = Statements(keys)
+    groups: dict[tuple[str, str], list[InstanceFinding]] = {}
+    for finding in findings:
+        groups.setdefault((_request_of(finding, statements), finding.series_uid), []).append(finding)
+    requests = {request for request, _ in groups}
+    asked: dict[str, Beside] = {}
+    shared: dict[str, list[Claim]] = {}  # by statement: a request whose instances carry two has been tampered with
+    parts: list[VerificationReport] = []
+    for (request, series_uid), members in groups.items():
+        if request not in asked:
+            beside = _beside(found, request, only=len(requests) == 1)
+            asked[request] = ask(request, beside) if request else beside
+        jws = members[0].jws
+        if jws not in shared:
+            shared[jws] = judge_beside(members, keys, asked[request], statements=statements)
+        report = judge_series(members, keys, asked[request], statements=statements, about=shared[jws])
+        parts.append(replace(report, about=series_uid))
+    parts += [_broken(path, why) for path, why in found.broken]
+    parts += _left_over(found, asked, keys)
+    if not parts:
+        raise RequestInvalid(
+            found="a folder with nothing to verify",
+            allowed="DICOM files, attestation sidecars, FHIR resources",
+            action="name the folder of a series",
+        )
+    return parts[0] if len(parts) == 1 else sum_up(parts)
+
+
+def _left_over(found: Found, asked: Mapping[str, Beside], keys: Json) -> list[VerificationReport]:
+    """Reports on each sidecar and Provenance that no report on a series looked at: nothing in a folder is passed over.
+
+    A Provenance of which there are two is among them, and in the folder of one request also one that is of another.
+    """
+    beside = Beside(resources=found.resources, notices=found.notices, superseding=found.superseding or None)
+    reports = [
+        replace(verify_sidecar(one, keys, beside=beside), about=request_of(one))
+        for one in found.sidecars
+        if all(one is not used.attestation for used in asked.values())
+    ]
+    attested = {derive_fhir_id(request_of(one), "Provenance"): one for one in found.sidecars}
+    only = found.sidecars[0] if len(found.sidecars) == 1 else None
+    for one in found.provenances:
+        if all(one is not used.provenance for used in asked.values()):
+            given = replace(beside, attestation=attested.get(one["id"], only))
+            reports.append(replace(verify_provenance(one, keys, beside=given), about=str(one["id"])))
+    return reports
+
+
+def _json_report(target: Path, found: Found, keys: Json, ask: AskSite) -> VerificationReport:
+    try:
+        content = read_small_json(target)
+    except RequestInvalid as error:
+        return _broken(target, error.found)
+    sidecar = content if "jws" in content else next(iter(found.sidecars), None)
+    request = request_of(sidecar) if sidecar else ""
+    beside = _beside(found, request, only=True)
+    beside = ask(request, replace(beside, attestation=sidecar)) if request else replace(beside, attestation=sidecar)
+    if content.get("resourceType") == "Provenance":
+        return verify_provenance(content, keys, beside=beside)
+    if "jws" in content:
+        return verify_sidecar(content, keys, beside=beside)
+    if content.get("resourceType") == "Bundle" and found.provenances:
+        return verify_provenance(found.provenances[0], keys, beside=beside)
+    return _broken(target, f"{target.name}, which is no DICOM file, Provenance, Bundle with one, or sidecar")
+
+
+def _beside(found: Found, request: str, *, only: bool) -> Beside:
+    """Return what was found that belongs to a request; where it is the only one, also what says that it belongs elsewhere."""
+    provenance_id = derive_fhir_id(request, "Provenance")
+    sidecar = next((one for one in found.sidecars if request and request_of(one) == request), None)
+    provenance = next((one for one in found.provenances if request and one["id"] == provenance_id), None)
+    if only:
+        sidecar = sidecar or next(iter(found.sidecars), None)
+        provenance = provenance or next(iter(found.provenances), None)
+    return Beside(
+        provenance=provenance,
+        attestation=sidecar,
+        resources=found.resources,
+        notices=found.notices,
+        superseding=found.superseding or None,
+        prov=found.prov_of(request) or (found.prov[0] if only and found.prov else None),
+    )
+
+
+def _request_of(finding: InstanceFinding, statements: Statements) -> str:
+    return statements.read(finding.jws).request_id if finding.jws else ""
+
+
+def _broken(path: Path, why: str) -> VerificationReport:
+    claim = Claim(names.READABLE, Truth.FALSE, why)
+    return VerificationReport("file", (claim,), frozenset({names.READABLE}), about=path.name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dicom_node.association.tls import ClientTls, server_context
 from dicom_node.scu import Peer
 from dicom_node.web.peer import WebPeer
 from dicom_node.writing import ImageForm, SummaryForm
+from domain.attestation import Approval
 from domain.findings import QualityReport
 from domain.generation import Publication
 from domain.pairing import PairedContext
@@ -28,18 +30,25 @@ from fhir_adapter.client import ClientLimits, FhirClient
 from fhir_adapter.ehr import EhrReader
 from fhir_adapter.local_store import LocalFhirStore
 from fhir_adapter.store import FhirStore
+from provenance.keyring import Keyring
+from provenance.log_proof import ATTESTATION_ENTRY
 from provenance.signing import SigningKey
+from veraicon.approving import Approvals
 from veraicon.artifacts import BYTES, GENERATED_VOLUME, ArtifactFolder, Codec, json_codec
 from veraicon.committing import committer_of
 from veraicon.database import connect, migrate
 from veraicon.destinations import ArchiveDestination, Destination, DicomWebDestination, PacsDestination
 from veraicon.jobs import Jobs
+from veraicon.marking import dicom_signer, pixel_marks
 from veraicon.model import SiteModel
 from veraicon.pipeline import JobState
 from veraicon.publishing import ATTESTATION, PublishedForms, Publisher
+from veraicon.recall.outputs import Outputs
 from veraicon.sections import DestinationSettings, DicomWebSettings, NodeSettings, PublicationSettings, SourceSettings
 from veraicon.settings import Settings
+from veraicon.site_keys import KeyStore, SiteKey, key_store, keyring_of
 from veraicon.steps import SiteSteps
+from veraicon.transparency import TransparencyLog
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,23 @@ class Site:
     fhir: FhirStore
     jobs: Jobs
     key: SigningKey
+    keys: KeyStore
+    log: TransparencyLog
+
+    @property
+    def keyring(self) -> Keyring:
+        """The key that signs and those before it, as they are now."""
+        return keyring_of(self.keys, self.key)
+
+    @property
+    def salt(self) -> bytes:
+        """The site's secret salt."""
+        return _salt(self.settings.storage.folder)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What was made of which source, and where its copies went."""
+        return Outputs(self.engine, self.salt)
 
     @property
     def destinations(self) -> tuple[Destination, ...]:
@@ -127,8 +153,15 @@ def policies_of(sources: Sequence[SourceSettings]) -> dict[str, SourcePolicy]:
 
 
 @contextmanager
-def open_site(settings: Settings) -> Iterator[Site]:
-    """Open database, archive, FHIR store and key of a site, and close them in the end.
+def open_site(settings: Settings, *, log_of: Settings | None = None) -> Iterator[Site]:
+    """Open database, archive, FHIR store, key and log of a site, and close them in the end.
+
+    Parameters
+    ----------
+    settings : Settings
+        The site.
+    log_of : Settings or None
+        A site whose key and transparency log this one uses; None: its own.
 
     Raises
     ------
@@ -147,15 +180,45 @@ def open_site(settings: Settings) -> Iterator[Site]:
         patient_id_system=settings.pairing.patient_id_system,
         issuer_systems=settings.pairing.issuers,
         default_timezone=ZoneInfo(settings.pairing.timezone),
+        heeds=_titles(settings),
     )
-    key = SigningKey.load_or_create(Path(settings.provenance.key_file or folder / "keys" / "signing.jwk"))
     try:
-        yield Site(settings, engine, archive, fhir, jobs, key)
+        with open_log(log_of or settings, engine if log_of is None else None) as (keys, key, log):
+            yield Site(settings, engine, archive, fhir, jobs, key, keys, log)
     finally:
         archive.close()
         jobs.close()
         if isinstance(fhir, FhirClient):
             fhir.close()
+        engine.dispose()
+
+
+@contextmanager
+def open_log(settings: Settings, engine: sa.Engine | None = None) -> Iterator[tuple[KeyStore, SigningKey, TransparencyLog]]:
+    """Open only the keys and the transparency log of a site; `engine` is its migrated database, where that is open already.
+
+    Raises
+    ------
+    ConfigurationError
+        If the database or the key cannot be used.
+    """
+    keys = key_store(settings)
+    key = SiteKey(keys)
+    with ExitStack() as stack:
+        if engine is None:
+            engine = connect(settings)
+            stack.callback(engine.dispose)
+            migrate(engine)
+        yield keys, key, TransparencyLog(engine, key, lambda: keyring_of(keys, key).public_jwks())
+
+
+@contextmanager
+def open_outputs(settings: Settings) -> Iterator[Outputs]:
+    """Open only the book of outputs and copies of a site, whose database is migrated."""
+    engine = connect(settings)
+    try:
+        yield Outputs(engine, _salt(settings.storage.folder))
+    finally:
         engine.dispose()
 
 
@@ -182,11 +245,24 @@ def _fhir_store(settings: Settings, engine: sa.Engine) -> FhirStore:
     )
 
 
+def _titles(settings: Settings) -> frozenset[str]:
+    """Return the AE titles of the peers that we know: their rejection notes are heeded."""
+    return frozenset({peer.ae_title for peer in settings.sources} | {peer.ae_title for peer in settings.destinations})
+
+
 def _salt(folder: Path) -> bytes:
     """Return the site's secret salt for snapshot digests; made once."""
     path = folder / "keys" / "snapshot-salt"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return ArtifactFolder(path.parent).once(path.name, BYTES, lambda: secrets.token_bytes(32))
+
+
+def lend_salt(folder: Path, other: Path) -> None:
+    """Have a site in another folder use the salt of the one in `folder`."""
+    salt = _salt(folder)
+    path = other / "keys" / "snapshot-salt"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ArtifactFolder(path.parent).once(path.name, BYTES, lambda: salt)
 
 
 def forms_of(publication: PublicationSettings) -> PublishedForms:
@@ -224,14 +300,22 @@ def worker_steps(
             destinations=site.destinations if destinations is None else destinations,
             fhir=site.fhir,
             key=site.key,
+            enter=partial(site.log.enter, ATTESTATION_ENTRY),
             card=lambda: model.card,
             organization=settings.provenance.organization,
             issuer=settings.provenance.issuer,
             software_version=version("veraicon"),
             forms=forms_of(settings.publication),
             folder_of=site.jobs.artifacts,
+            salt=_salt(settings.storage.folder),
+            outputs=site.outputs,
+            marks=pixel_marks(settings.publication, settings.storage.folder),
+            signer=dicom_signer(settings.provenance),
         ),
+        require_consent=site.outputs.require_consent,
         cancelled=cancelled or site.jobs.cancelled,
+        decided=Approvals(site.jobs).approval if cancelled is None else lambda _request_id: None,
+        needs_person=settings.publication.approval == "person",
     )
 
 
@@ -245,6 +329,7 @@ def worker_codecs() -> Mapping[JobState, Codec[Any]]:
         JobState.ENCODED: Codec(".safetensors", save_conditioning, load_conditioning),
         JobState.GENERATED: GENERATED_VOLUME,
         JobState.CHECKED: json_codec(QualityReport),
+        JobState.APPROVED: json_codec(Approval),
         JobState.PUBLISHED: json_codec(Publication),
         JobState.ATTESTED: ATTESTATION,
     }

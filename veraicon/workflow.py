@@ -11,7 +11,7 @@ import structlog
 from dbos import DBOS
 
 from domain.attestation import Attestation
-from domain.errors import QualityRejection, Retry, VeraiconError
+from domain.errors import ApprovalAwaited, QualityRejection, Retry, VeraiconError
 from domain.generation import Publication
 from veraicon import faults
 from veraicon.artifacts import Codec
@@ -47,6 +47,9 @@ class DurableRecorder:
             faults.reach(f"{state.value}:start")
             try:
                 result = self._folder.once(state.value, codec, take_effect)
+            except ApprovalAwaited:  # no failure: the engine notes that the step was reached, and the story stops below
+                self._jobs.reached(self._request_id, JobState.HELD, {})
+                return JobState.HELD.value
             except Exception as caught:  # the edge: every failure is kept with the job, then goes on
                 error = _as_ours(caught)
                 self._jobs.tried(self._request_id, state, error)
@@ -68,6 +71,7 @@ class DurableRecorder:
             },
             attempt,
         )
+        # Also where an approval was awaited: it raises here, outside the engine's record, or has come meanwhile.
         return self._folder.once(state.value, codec, lambda: step(*arguments))
 
 
@@ -102,6 +106,10 @@ def register(
         request = request_of(jobs.get(request_id))
         try:
             tell(steps, request, DurableRecorder(jobs, request_id, codecs, settings))
+        except ApprovalAwaited:
+            jobs.reached(request_id, JobState.HELD, {})
+            _log.info("volume held for approval", action="approve", request_id=request_id)
+            return JobState.HELD.value
         except QualityRejection as rejection:
             jobs.tried(request_id, JobState.CHECKED, rejection)
             jobs.ended(request_id, JobState.REJECTED)

@@ -64,7 +64,7 @@ class DimseRemote:
                 wanted,
                 self.peer.calling_ae_title,
                 prior=series.prior,
-                progress=lambda: len(archive.references({"SeriesInstanceUID": [series.series_uid]})),
+                progress=lambda: len(archive.references({"SeriesInstanceUID": [series.series_uid]}, rejected=True)),
                 tell=tell,
             )
         classes = sorted(set(listed.values()) - {""})

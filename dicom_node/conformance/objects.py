@@ -13,6 +13,7 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     EnhancedSRStorage,
+    KeyObjectSelectionDocumentStorage,
     MRImageStorage,
     SegmentationStorage,
 )
@@ -43,7 +44,7 @@ _WRITERS: Mapping[UID, _Writer] = {
 }
 _BESIDE = (("MR", ImageForm.CLASSIC), ("CT", ImageForm.ENHANCED), ("MR", ImageForm.ENHANCED))
 
-CREATED_CLASSES = frozenset(_WRITERS)
+CREATED_CLASSES = frozenset({*_WRITERS, KeyObjectSelectionDocumentStorage})
 
 _COLUMNS = ("Attribute", "Keyword", "Tag", "VR", "Presence", "Value")
 
@@ -55,6 +56,11 @@ def published_objects() -> dict[UID, tuple[ListedAttribute, ...]]:
         sop_class: listed([ds for phantom, images in beside for ds in write(phantom, images)])
         for sop_class, write in _WRITERS.items()
     }
+
+
+def rejection_note_attributes() -> tuple[ListedAttribute, ...]:
+    """Return every attribute of the notes that reject what was published."""
+    return listed([phantom.rejection(phantom.images(*kind)) for phantom, kind in zip(phantoms(), _BESIDE, strict=True)])
 
 
 def object_annex(published: PublishedFacts) -> Section:
@@ -76,6 +82,12 @@ def object_annex(published: PublishedFacts) -> Section:
         )
         for number, sop_class in enumerate(trees, start=2)
     ]
+    note = Section(
+        f"A.{len(own) + 2}",
+        f"{KeyObjectSelectionDocumentStorage.name} ({KeyObjectSelectionDocumentStorage})",
+        ("The rejection note of a recall, in the study of what it rejects. It has no private block.",),
+        (_table(f"Table A-{len(own) + 2}. All attributes", rejection_note_attributes()),),
+    )
     everywhere = (attribute for tree in shared.values() for attribute in tree)
     return Section(
         "A",
@@ -88,9 +100,10 @@ def object_annex(published: PublishedFacts) -> Section:
             "All instances are encoded in Explicit VR Little Endian.",
         ),
         sections=(
-            Section("A.1", "Every created instance", tables=(_table("Table A-1. Attributes that all have", everywhere),)),
+            Section("A.1", "Every published instance", tables=(_table("Table A-1. Attributes that all have", everywhere),)),
             *own,
-            _private(f"A.{len(own) + 2}", published.block),
+            note,
+            _private(f"A.{len(own) + 3}", published.block),
         ),
     )
 
@@ -115,9 +128,9 @@ def code_annex() -> Section:
         "E",
         "Code set usage",
         (
-            f"Private codes have the Coding Scheme Designator {common.CODING_SCHEME}, which each instance explains in its "
-            "Coding Scheme Identification Sequence (0008,0110). Standard codes are those of DCM and SCT in the tables of "
-            "annex A.",
+            f"Private codes have the Coding Scheme Designator {common.CODING_SCHEME}, which each published instance "
+            "explains in its Coding Scheme Identification Sequence (0008,0110). Standard codes are those of DCM and SCT in "
+            "the tables of annex A.",
         ),
         (Table.of("Table E-1. Private codes", ("Code Value", "Scheme", "Code Meaning", "Where"), rows),),
     )

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage
 
 from dicom_node.identity import SeriesIdentity
+from dicom_node.objects.rejection_note import NoteIdentity, rejection_note
 from dicom_node.objects.segmentation import Labels
 from dicom_node.writing import ImageForm, SummaryForm, write_segmentation, write_series, write_summary
 from domain.findings import Finding, Outcome
@@ -55,6 +56,14 @@ class Phantom:
         """Return the summary beside some images."""
         modality = str(images[0].Modality)
         return write_summary(self._as(modality), self._identity_of(modality), images, self.findings, form=form)
+
+    def rejection(self, images: Sequence[Dataset]) -> Dataset:
+        """Return the note that rejects some images."""
+        name = self.identity.request_id
+        when = self.identity.created_at + timedelta(days=len(name))
+        title = "113001" if name == "first" else "113037"
+        uids = (derive_uid(name, "note-series"), derive_uid(name, "note"))
+        return rejection_note(images, NoteIdentity(*uids, title, f"Recall {name}", when, self.identity.software_version))
 
     def _as(self, modality: str) -> GeneratedVolume:
         volume = self.generated.volume

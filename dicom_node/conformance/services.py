@@ -11,6 +11,7 @@ from dicom_node.conformance.document import Section, Table, not_supported
 from dicom_node.conformance.facts import Facts
 from dicom_node.conformance.web import web_services
 from dicom_node.holding.procedure_steps import StepState
+from dicom_node.holding.rejecting import REJECTION_TITLES
 from dicom_node.objects.file_set import FILE_SET_ID
 from dicom_node.presentation import RECEIVED_SYNTAXES, UNCOMPRESSED
 from dicom_node.query import UNIQUE_KEYS, Root, known_keys
@@ -96,7 +97,8 @@ def _storage(number: str, facts: Facts) -> Section:
         f"{number}.1",
         "SCU of the Storage SOP Classes",
         (
-            "Instances are sent when a volume is published, and as sub-operations of C-MOVE and C-GET. Each pair of SOP "
+            "Instances are sent when a volume is published, when it is recalled (its rejection note), and as sub-operations "
+            "of C-MOVE and C-GET. Each pair of SOP "
             "class and transfer syntax has a presentation context of its own, beside the uncompressed ones; more pairs "
             "than one association can carry are spread over several.",
             f"Success and the warnings {warnings} count as accepted. An association that ends too early is opened again for "
@@ -120,6 +122,12 @@ def _storage(number: str, facts: Facts) -> Section:
             "and not stored twice. Other bytes under a held SOP Instance UID are kept aside, do not replace it, and are "
             "told in the log and by `veraicon archive conflicts`. With less than "
             f"{facts.node.min_free_bytes // 2**20} MiB left on disk, instances are refused with {in_words(0xA700)}.",
+            "Rejection notes: a Key Object Selection document whose title is one of "
+            + ", ".join(f"({code}, DCM, {meaning})" for code, meaning in REJECTION_TITLES.items())
+            + ", from a listed source or destination or of our own, hides the instances that it names (as an Image Manager of "
+            "IHE IOCM that is configured to hide for each title): they are answered by no query and no retrieval, whichever "
+            "came first, and never are a source. Their bytes are kept, and `veraicon archive rejected` lists them. The note "
+            "itself stays visible, also under (113039, DCM). A note of anybody else is stored and not heeded.",
         ),
         (
             Table.of(

@@ -123,8 +123,12 @@ def _profiles(node: NodeFacts) -> Section:
                 "8.4.5",
                 "Digital Signature Profiles",
                 (
-                    "Not supported. Published instances carry a signature of another kind: a JSON Web Signature (ES384) "
-                    "over digests of their attributes and pixels, in the private block of annex A.",
+                    "Creator RSA Digital Signature Profile (PS3.15 C.2), created where a site has a certificate for it: each "
+                    "published instance carries one signature over all of its attributes, RSA of at least 3072 bits, MAC "
+                    "algorithm SHA384, MAC calculation transfer syntax Explicit VR Little Endian. Signatures in received "
+                    "instances are kept and not verified.",
+                    "Beside it, and always, published instances carry a signature of another kind: a JSON Web Signature "
+                    "(ES384) over digests of their attributes and pixels, in the private block of annex A.",
                 ),
             ),
         ),

@@ -74,7 +74,8 @@ def _retrieve(number: str, web: WebFacts) -> Section:
             "As origin server: the resources below. Answers are made while they are sent, and each instance is checked "
             "against the digest with which it was received: one whose bytes have changed on disk is not given. Rendering "
             "takes window, viewport and quality; annotation and iccprofile are not supported, and a Warning header says "
-            "so. A rendered picture of an instance that is marked as synthetic says so in its pixels.",
+            "so. A rendered picture of an instance that is marked as synthetic says so in its pixels, in its XMP (IPTC "
+            "Digital Source Type) and in a Link header of the answer.",
         ),
         (_routes(web, "Retrieve (WADO-RS)"),),
     )

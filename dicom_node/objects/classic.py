@@ -12,6 +12,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, MRImageStorage
 
 from dicom_node.identity import SeriesIdentity
+from dicom_node.marking.pixel_marks import MarkedVoxels, overlay_plane_module
 from dicom_node.objects import common
 from dicom_node.objects.voxels import Plane, StoredVoxels, image_pixel_module
 from domain.generation import GeneratedVolume
@@ -21,26 +22,26 @@ _SOP_CLASSES = {"MR": MRImageStorage, "CT": CTImageStorage}
 
 
 def classic_instances(
-    generated: GeneratedVolume, identity: SeriesIdentity, source: ImagingSeries, voxels: StoredVoxels, plane: Plane
+    generated: GeneratedVolume, identity: SeriesIdentity, source: ImagingSeries, marked: MarkedVoxels, plane: Plane
 ) -> list[Dataset]:
     """Return one instance a slice, first slice first."""
-    return [_instance(generated, identity, source, voxels, plane, index) for index in range(len(voxels.array))]
+    return [_instance(generated, identity, source, marked, plane, index) for index in range(len(marked.voxels.array))]
 
 
 def _instance(
     generated: GeneratedVolume,
     identity: SeriesIdentity,
     source: ImagingSeries,
-    voxels: StoredVoxels,
+    marked: MarkedVoxels,
     plane: Plane,
     index: int,
 ) -> Dataset:
-    ds, modality = Dataset(), generated.volume.modality
+    ds, modality, voxels = Dataset(), generated.volume.modality, marked.voxels
     common.write_common_modules(ds, generated, identity, sop_class=_SOP_CLASSES[modality], number=index + 1)
     common.general_series_module(ds, identity, modality)
     common.acquired_series_attributes(ds, identity)
     common.frame_of_reference_module(ds, identity)
-    _general_image_module(ds, generated, identity, source, voxels)
+    _general_image_module(ds, generated, identity, source, marked)
     _image_plane_module(ds, plane, index)
     image_pixel_module(ds, voxels, voxels.array[index])
     if modality == "MR":
@@ -48,21 +49,24 @@ def _instance(
     else:
         _ct_image_module(ds, voxels)
     _voi_lut_module(ds, voxels)
+    if marked.overlay is not None:
+        overlay_plane_module(ds, marked.overlay)
     return ds
 
 
 def _general_image_module(
-    ds: Dataset, generated: GeneratedVolume, identity: SeriesIdentity, source: ImagingSeries, voxels: StoredVoxels
+    ds: Dataset, generated: GeneratedVolume, identity: SeriesIdentity, source: ImagingSeries, marked: MarkedVoxels
 ) -> None:
     """PS3.3 C.7.6.1, with the derivation (C.7.6.1.1.3, C.12.1: General Reference)."""
     ds.AcquisitionNumber = 1
     common.content_time(ds, identity)
-    ds.DerivationDescription = common.derivation_description(generated, voxels.meaning)
+    ds.DerivationDescription = common.derivation_description(generated, marked.voxels.meaning)
     ds.DerivationCodeSequence = Sequence([common.code(*common.GENERATED_BY_MODEL)])
     common.reference_modules(ds, source)
     ds.SourceImageSequence = common.source_images(source)
     ds.ImagesInAcquisition = generated.volume.shape[0]
-    ds.BurnedInAnnotation = "NO"
+    # The word identifies nobody, but who reads pixels by machine has to know that there is text in them.
+    ds.BurnedInAnnotation = "YES" if marked.burned_in else "NO"
     ds.LossyImageCompression = "00"
 
 

@@ -60,7 +60,7 @@ def _enhanced_image_module(ds: Dataset, modality: str, source: ImagingSeries) ->
         ds.ApplicableSafetyStandardAgency = "NONE"  # no field and no gradient: no agency's limits apply
     _description_macro(ds, modality)
     ds.AcquisitionNumber = 1
-    ds.BurnedInAnnotation = "NO"
+    ds.BurnedInAnnotation = "NO"  # the only value that C.8.13.1 allows; a word of ours in the pixels identifies nobody
     ds.LossyImageCompression = "00"
     ds.PresentationLUTShape = "IDENTITY"
 

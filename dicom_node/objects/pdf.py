@@ -8,6 +8,7 @@ DICOM PS3.3 A.45.1 (Encapsulated PDF IOD), C.24 (encapsulated document modules).
 from __future__ import annotations
 
 import textwrap
+import threading
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ _LINES_A_PAGE = 62
 _LINE_CHARACTERS = 96
 _NAME_CHARACTERS = 20
 _FONT: dict[str, Any] = {"family": "DejaVu Sans Mono", "size": 9.0}
+# matplotlib's settings are the process's: a second document that ends in the middle of this one would take ours away.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def pdf_instance(
@@ -76,7 +79,7 @@ def render_pdf(sections: Sequence[Section]) -> bytes:
     buffer = BytesIO()
     metadata: dict[str, Any] = {"Title": TITLE, "Creator": common.MANUFACTURER, "Producer": None, "CreationDate": None}
     # TrueType fonts keep the words searchable and readable aloud.
-    with rc_context({"pdf.fonttype": 42}), PdfPages(buffer, metadata=metadata) as document:
+    with _ONE_AT_A_TIME, rc_context({"pdf.fonttype": 42}), PdfPages(buffer, metadata=metadata) as document:
         for number, page in enumerate(pages, start=1):
             document.savefig(_page(page, f"{TITLE}: {common.NOT_FOR_CLINICAL_USE} ({number} of {len(pages)})"))
     return buffer.getvalue()

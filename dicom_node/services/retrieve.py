@@ -5,7 +5,7 @@ Both operations are answered here, message by message, in place of pynetdicom (s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from io import BytesIO
 from types import MappingProxyType
@@ -48,11 +48,18 @@ _NOWHERE: Mapping[str, Peer] = MappingProxyType({})
 # PS3.7 9.1.3.1: the numbers of sub-operations are unsigned 16-bit.
 _MAX_SUB_OPERATIONS = 65535
 
+HandOut = Callable[[Collection[str], str, str], None]
+"""Series Instance UIDs, recipient and protocol of what is about to be handed out; see `RetrieveService`."""
+
 _Request = Any
 _Respond = Callable[[Dataset, SubOperationCounts | None], None]
 
 # A node always has a timeout for messages; this is for one that was told to have none.
 _NEVER_S = 3600.0
+
+
+def untold(_series_uids: Collection[str], _recipient: str, _protocol: str) -> None:
+    """Nobody wants to know where instances go."""
 
 
 class RetrieveService:
@@ -62,10 +69,19 @@ class RetrieveService:
     ----------
     destinations : mapping of str to Peer
         Where C-MOVE may send, by AE title.
+    hand_out : callable
+        Told once an operation which series go to which AE title, by ``c-get`` or ``c-move``, before the first instance leaves.
     """
 
-    def __init__(self, archive: Archive, audit: AuditTrail, *, destinations: Mapping[str, Peer] = _NOWHERE) -> None:
-        self._archive, self._audit = archive, audit
+    def __init__(
+        self,
+        archive: Archive,
+        audit: AuditTrail,
+        *,
+        destinations: Mapping[str, Peer] = _NOWHERE,
+        hand_out: HandOut = untold,
+    ) -> None:
+        self._archive, self._audit, self._hand_out = archive, audit, hand_out
         self._destinations = {title.strip(): peer for title, peer in destinations.items()}
         self._cancellations = Cancellations()
 
@@ -116,6 +132,7 @@ class RetrieveService:
             try:
                 outlet = self._outlet(assoc, request, stack)
                 holdings = outlet.arranged(self._asked_for(request, context))
+                self._tell(assoc, request, holdings)
             except PeerRefused as error:
                 refusal = status_of(error)
                 refusal.Status = int(Status.MOVE_DESTINATION_UNKNOWN)
@@ -128,6 +145,13 @@ class RetrieveService:
                 respond(_too_many(), None)
                 return
             self._perform(assoc, request, outlet, holdings, respond)
+
+    def _tell(self, assoc: Any, request: _Request, holdings: Sequence[Holding]) -> None:
+        if isinstance(request, C_MOVE):
+            recipient, protocol = str(request.MoveDestination).strip(), "c-move"
+        else:
+            recipient, protocol = self._audit.record(assoc).calling, "c-get"
+        self._hand_out({holding.series_uid for holding in holdings}, recipient, protocol)
 
     def _perform(self, assoc: Any, request: _Request, outlet: Outlet, holdings: Sequence[Holding], respond: _Respond) -> None:
         counts = SubOperationCounts(remaining=len(holdings))

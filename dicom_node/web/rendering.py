@@ -1,6 +1,7 @@
 """A frame as a picture that a browser shows: modality values, window, PNG or JPEG.
 
-What is marked synthetic says so in the picture too, since its DICOM marks do not travel with it.
+What is marked synthetic says so in the picture too, for people in its corner and for programs in its XMP, since its DICOM marks
+do not travel with it.
 
 References
 ----------
@@ -18,12 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 
 from dicom_node.holding.headers import PARSE_ERRORS, text_of
+from dicom_node.marking.lettering import WORD
+from dicom_node.marking.pictures import png_information, xmp_packet
 from domain.errors import AnswerUnacceptable, RequestInvalid
 
 PNG, JPEG = "image/png", "image/jpeg"
@@ -32,7 +34,6 @@ RENDERED_TYPES = (JPEG, PNG)
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _NUMBER = r"[+-]?[0-9]{1,9}(?:\.[0-9]{1,9})?(?:[eE][+-]?[0-9]{1,2})?"
 _MAX_SIDE = 8192
-_MARK = "SYNTHETIC"
 
 Grey = NDArray[np.float64]
 
@@ -119,16 +120,20 @@ def render(ds: Dataset, number: int, media_type: str, rendering: Rendering) -> b
             action="retrieve the instance as it is held (application/dicom; transfer-syntax=*)",
         ) from error
     picture = _placed(picture, rendering)
-    information = PngInfo()
-    if text_of(ds, "SyntheticData") == "YES":
+    synthetic = is_synthetic(ds)
+    if synthetic:
         _stamp(picture)
-        information.add_text("Comment", _MARK)
     buffer = BytesIO()
     if media_type == PNG:
-        picture.save(buffer, "PNG", pnginfo=information)
+        picture.save(buffer, "PNG", pnginfo=png_information() if synthetic else None)
     else:
-        picture.save(buffer, "JPEG", quality=rendering.quality)
+        picture.save(buffer, "JPEG", quality=rendering.quality, **({"xmp": xmp_packet()} if synthetic else {}))
     return buffer.getvalue()
+
+
+def is_synthetic(ds: Dataset) -> bool:
+    """Return whether an instance says of itself that it is synthetic (PS3.3 C.12.1, Synthetic Data)."""
+    return text_of(ds, "SyntheticData") == "YES"
 
 
 def _window(text: str) -> Window | None:
@@ -205,8 +210,8 @@ def _stamp(picture: Image.Image) -> None:
     """Write the mark over the top left corner, light on dark, as high as a picture of 64 pixels still bears."""
     pen = ImageDraw.Draw(picture)
     size = max(8, picture.height // 16)
-    pen.rectangle(pen.textbbox((1, 1), _MARK, font_size=size), fill=0)
-    pen.text((1, 1), _MARK, fill=255 if picture.mode == "L" else (255, 255, 255), font_size=size)
+    pen.rectangle(pen.textbbox((1, 1), WORD, font_size=size), fill=0)
+    pen.text((1, 1), WORD, fill=255 if picture.mode == "L" else (255, 255, 255), font_size=size)
 
 
 def _invalid(found: str, allowed: str) -> RequestInvalid:

@@ -5,22 +5,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = {"domain", "fhir_adapter", "dicom_node", "multimodal", "generators", "provenance", "quality", "veraicon"}
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(_ROOT)],
-        check=True,
-        capture_output=True,
-        timeout=280,
-    )
-    return next(out.glob("*.whl"))
 
 
 def test_wheel_holds_our_packages_and_no_other(wheel: Path) -> None:

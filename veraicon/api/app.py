@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from domain.errors import VeraiconError
 from fhir_adapter.outcomes import to_outcome
-from veraicon.api import fhir, health, jobs, series
+from veraicon.api import fhir, health, jobs, log, models, series
 from veraicon.api.dicomweb import qido, rendered, stow, wado
 from veraicon.api.dicomweb.answers import DICOMWEB, status_of
 from veraicon.api.security import bearer_check
@@ -19,12 +19,14 @@ FHIR_JSON = "application/fhir+json"
 
 
 def create_app(site: Site) -> FastAPI:
-    """Return the application; every route but health and public keys asks for the bearer token where one is configured."""
+    """Return the application; every route but health, public keys and log asks for the bearer token where one is configured."""
     app = FastAPI(title="Veraicon", version=version("veraicon"), docs_url=None, redoc_url=None)
     guarded = [Depends(bearer_check(site.settings.http.token.get_secret_value()))]
     app.include_router(health.router(site))
+    app.include_router(log.router(site), prefix="/log")
     app.include_router(jobs.router(site), dependencies=guarded)
     app.include_router(series.router(site), dependencies=guarded)
+    app.include_router(models.router(site), dependencies=guarded)
     app.include_router(fhir.router(site), prefix="/fhir", dependencies=guarded)
     for service in (qido, wado, rendered, stow):
         app.include_router(service.router(site), prefix=DICOMWEB, dependencies=guarded)

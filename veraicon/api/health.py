@@ -24,7 +24,7 @@ def router(site: Site) -> APIRouter:
 
     @routes.get("/.well-known/jwks.json")
     def public_keys() -> dict[str, Any]:
-        """Give the public keys that our signatures verify with (RFC 7517)."""
-        return site.key.public_jwks()
+        """Give the public keys that our signatures verify with; those that sign no more say when they stopped (RFC 7517)."""
+        return site.keyring.public_jwks()
 
     return routes

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from domain.errors import RequestInvalid
+from veraicon.approving import Approvals
 from veraicon.asking import asked_fact, request_from
 from veraicon.jobs import describe
 from veraicon.pipeline import JobState
@@ -32,9 +33,26 @@ class NewRequest(BaseModel):
     asked: list[AskedValue] = []
 
 
+class NewApproval(BaseModel):
+    """Who approves a held volume."""
+
+    model_config = ConfigDict(extra="forbid")
+    by: str
+    note: str = ""
+
+
+class NewRefusal(BaseModel):
+    """Who refuses a held volume, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    by: str
+    reason: str
+
+
 def router(site: Site) -> APIRouter:
     """Return the routes of jobs and requests."""
     routes = APIRouter()
+    approvals = Approvals(site.jobs)
 
     @routes.get("/jobs")
     def list_jobs(state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
@@ -57,6 +75,16 @@ def router(site: Site) -> APIRouter:
         """Cancel a job that is under way."""
         return describe(site.jobs.cancel(request_id))
 
+    @routes.post("/jobs/{request_id}/approve", status_code=202)
+    def approve_job(request_id: str, decision: NewApproval) -> dict[str, Any]:
+        """Let a held volume be published; a second approval changes nothing."""
+        return describe(approvals.approve(request_id, by=decision.by, note=decision.note))
+
+    @routes.post("/jobs/{request_id}/reject", status_code=202)
+    def reject_job(request_id: str, decision: NewRefusal) -> dict[str, Any]:
+        """End a held job without publishing anything."""
+        return describe(approvals.reject(request_id, by=decision.by, reason=decision.reason))
+
     @routes.post("/requests", status_code=202)
     def new_request(wanted: NewRequest) -> dict[str, Any]:
         """Ask for one volume from a series that we hold."""
@@ -68,6 +96,7 @@ def router(site: Site) -> APIRouter:
             seed=wanted.seed,
             asked=tuple(asked_fact(item.concept, item.value, item.unit) for item in wanted.asked),
         )
+        site.outputs.require_consent(site.archive.series(request.series_uid))
         site.jobs.submit(request)
         return describe(site.jobs.get(request.request_id))
 

@@ -1,4 +1,4 @@
-"""Commands that tell what the archive keeps aside: other bytes under a held UID, and bytes that could not be filed."""
+"""Commands that tell what the archive keeps aside: other bytes under a held UID, unfiled bytes, rejected series."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dicom_node.holding.aside import Conflict, Refused
     from dicom_node.holding.layout import Layout
 
-app = typer.Typer(help="What the archive keeps aside; no patient is named.", no_args_is_help=True)
+app = typer.Typer(help="What the archive keeps aside or has withdrawn; no patient is named.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -49,6 +49,23 @@ def refused(context: typer.Context, as_json: AsJson = False) -> None:
     _show(found, "refused", as_json=as_json)
 
 
+@app.command("rejected")
+def rejected(context: typer.Context, as_json: AsJson = False) -> None:
+    """List series that rejection notes have withdrawn: their bytes are kept, and nobody finds or gets them any more."""
+    from dicom_node.holding.rejecting import rejected_series
+
+    with _opened(context) as (engine, _):
+        found = rejected_series(engine)
+    rows = [dataclasses.asdict(one) | {"rejected_s": _iso(one.rejected_s)} for one in found]
+    if as_json:
+        show_json({"count": len(rows), "rejected": rows})
+        return
+    for row in rows:
+        out.print(row["rejected_s"], row["series_uid"], f"{row['rejected']} of {row['instances']} instances", markup=False)
+        out.print(f"  {row['code']} {row['title']}, by note {row['note_uid']} of {row['source']}", markup=False)
+    err.print(f"{len(rows)} series with rejected instances")
+
+
 @contextmanager
 def _opened(context: typer.Context) -> Iterator[tuple[sa.Engine, Layout]]:
     from veraicon.wiring import open_site
@@ -76,5 +93,9 @@ def _told(one: Conflict | Refused) -> dict[str, Any]:
     told = {_WHEN.get(name, name): value for name, value in dataclasses.asdict(one).items()}
     for name in _WHEN.values():
         if isinstance(told.get(name), float):
-            told[name] = datetime.fromtimestamp(told[name], UTC).isoformat(timespec="seconds")
+            told[name] = _iso(told[name])
     return told | {"path": str(one.path)}
+
+
+def _iso(moment_s: float) -> str:
+    return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="seconds")

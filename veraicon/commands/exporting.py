@@ -34,12 +34,18 @@ def export(
             action="check the UID; `veraicon job list` names what was generated",
         )
 
+    def of_uid(archive: Archive, uid: str) -> list[dict[str, str]]:
+        keywords = ("SeriesInstanceUID", "StudyInstanceUID")
+        return [one for keyword in keywords for one in archive.find("SERIES", {keyword: [uid]}, counted=False)]
+
     def checked(archive: Archive, reference: InstanceReference) -> Path:
         archive.checked_file(reference).close()
         return archive.instance_path(reference)
 
     with open_site(settings_of(context)) as site:
         references = [reference for uid in uids for reference in held(site.archive, uid)]
+        series = {found["SeriesInstanceUID"] for uid in uids for found in of_uid(site.archive, uid)}
+        site.outputs.hand_out(series, str(to.absolute()), "export")
         count = write_file_set([checked(site.archive, reference) for reference in references], to)
     if as_json:
         show_json({"instances": count, "folder": str(to)})

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from domain.errors import RequestInvalid
 from veraicon.commands.console import err, out, settings_of, show_json
-from veraicon.jobs import Jobs, describe
 from veraicon.pipeline import JobState
-from veraicon.tables import JobRow
+
+if TYPE_CHECKING:  # a database and its engine: only the commands themselves need them
+    from veraicon.jobs import Jobs
+    from veraicon.tables import JobRow
 
 app = typer.Typer(help="Jobs: what was asked and where it stands.", no_args_is_help=True)
 
@@ -24,6 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 @contextmanager
 def _jobs(context: typer.Context) -> Iterator[Jobs]:
     from veraicon.database import connect, migrate
+    from veraicon.jobs import Jobs
 
     settings = settings_of(context)
     engine = connect(settings)
@@ -44,6 +48,8 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the one that changed last first; a failed one shows its error and what to do."""
+    from veraicon.jobs import describe
+
     with _jobs(context) as jobs:
         rows = jobs.recent(states=state or [], limit=limit)
     if as_json:
@@ -63,6 +69,8 @@ def list_jobs(
 @app.command("show")
 def show_job(context: typer.Context, job: JobId) -> None:
     """Show one job as JSON."""
+    from veraicon.jobs import describe
+
     with _jobs(context) as jobs:
         show_json(describe(_find(jobs, job)))
 
@@ -83,6 +91,7 @@ def new_job(
         request = request_from(
             site.archive, series, settings.generation, requested_by="command line", seed=seed, asked=parse_asked(ask or [])
         )
+        site.outputs.require_consent(site.archive.series(request.series_uid))
         site.jobs.submit(request)
     out.print(request.request_id)
 
@@ -101,6 +110,52 @@ def cancel_job(context: typer.Context, job: JobId) -> None:
     with _jobs(context) as jobs:
         row = jobs.cancel(_find(jobs, job).request_id)
     err.print(f"{row.request_id} is cancelled")
+
+
+@app.command("preview")
+def preview_job(
+    context: typer.Context,
+    job: JobId,
+    to: Annotated[Path, typer.Option("--to", help="PNG to write.", dir_okay=False)],
+) -> None:
+    """Draw the source and the generated volume of a job side by side: what a person looks at before approving."""
+    from veraicon.previewing import draw_job
+    from veraicon.wiring import open_site
+
+    with open_site(settings_of(context)) as site:
+        draw_job(site, _find(site.jobs, job).request_id, to)
+    out.print(str(to), markup=False)
+
+
+@app.command("approve")
+def approve_job(
+    context: typer.Context,
+    job: JobId,
+    by: Annotated[str, typer.Option("--by", help="User id or role; stands in the signed statement.")],
+    note: Annotated[str, typer.Option(help="Words for the job's record; no patient data.")] = "",
+) -> None:
+    """Let a held volume be published; a running worker goes on with it."""
+    from veraicon.approving import Approvals, decision_of
+
+    with _jobs(context) as jobs:
+        row = Approvals(jobs).approve(_find(jobs, job).request_id, by=by, note=note)
+    decision = decision_of(row)
+    err.print(f"{row.request_id} is approved by {decision.by if decision else by}", markup=False)
+
+
+@app.command("reject")
+def reject_job(
+    context: typer.Context,
+    job: JobId,
+    by: Annotated[str, typer.Option("--by", help="User id or role.")],
+    reason: Annotated[str, typer.Option(help="Words for the job's record; no patient data.")],
+) -> None:
+    """End a held job without publishing anything."""
+    from veraicon.approving import Approvals
+
+    with _jobs(context) as jobs:
+        row = Approvals(jobs).reject(_find(jobs, job).request_id, by=by, reason=reason)
+    err.print(f"{row.request_id} is rejected")
 
 
 def _find(jobs: Jobs, text: str) -> JobRow:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from domain.errors import RequestInvalid
+from domain.errors import PeerRefused, RequestInvalid
+from fhir_adapter.bundles import amendment_bundle
 from fhir_adapter.json_text import parse_json
 from fhir_adapter.local_store import LocalFhirStore
 from tests.builders_fhir import condition, embedded_engine, observation, patient, transaction
@@ -70,7 +71,7 @@ def test_a_transaction_that_fails_in_its_last_entry_stores_nothing(store):
         {"resource": patient(), "request": {"method": "PUT", "url": "Patient/other"}},
         {"resource": patient(), "request": {"method": "PUT", "url": "Observation/p1"}},
         {"resource": patient(), "request": {"method": "POST", "url": "Observation"}},
-        {"resource": patient(), "request": {"method": "PUT", "url": "Patient/p1", "ifMatch": 'W/"1"'}},
+        {"resource": patient(), "request": {"method": "PUT", "url": "Patient/p1", "ifMatch": "1"}},
         {"resource": patient(), "request": {"method": "PUT"}},
         {"resource": patient()},
         {"request": {"method": "PUT", "url": "Patient/p1"}},
@@ -80,6 +81,15 @@ def test_a_transaction_that_fails_in_its_last_entry_stores_nothing(store):
 def test_a_malformed_entry_is_refused(store, entry):
     with pytest.raises(RequestInvalid):
         store.transact({"resourceType": "Bundle", "type": "transaction", "entry": [entry]})
+
+
+def test_a_change_of_a_version_that_is_not_held_is_refused_as_a_whole(store):
+    store.transact(transaction(patient()))
+    store.transact(amendment_bundle([store.read("Patient/p1").body | {"gender": "male"}], []))
+    stale = store.read("Patient/p1").body | {"meta": {"versionId": "1"}, "gender": "other"}
+    with pytest.raises(PeerRefused, match="another version"):
+        store.transact(amendment_bundle([stale], [observation(id="later")]))
+    assert (store.read("Patient/p1").body["gender"], found(store, "Observation")) == ("male", [])
 
 
 def test_one_resource_is_not_written_twice_in_a_transaction(store):

@@ -22,8 +22,9 @@ from pydicom.uid import (
 from domain.errors import UnreadableInstance
 from provenance.as_dicom import embed
 from provenance.digests import dataset_digest, pixel_digest, resource_digest
+from provenance.series_tree import SeriesTree
 from provenance.signing import SigningKey
-from tests.builders_provenance import make_instance, through_file
+from tests.builders_provenance import make_instance, make_series, through_file
 
 LITTLE_ENDIAN = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
 
@@ -132,7 +133,9 @@ def test_a_leading_space_of_a_text_where_it_means_something_changes_the_digest()
 def test_our_own_block_is_outside_of_the_digest_and_another_block_is_inside() -> None:
     ds = make_instance("request-1", 1)
     before = dataset_digest(ds)
-    embed(ds, SigningKey.generate().sign({"a": 1}, kind="x"), "Provenance/1")
+    embed(
+        ds, SigningKey.generate().sign({"a": 1}, kind="x"), "Provenance/1", SeriesTree(make_series([ds]).instances).proofs()[0]
+    )
     assert dataset_digest(ds) == before
     ds.private_block(0x7FDF, "SOMEBODY ELSE", create=True).add_new(0x01, "LO", "x")
     assert dataset_digest(ds) != before

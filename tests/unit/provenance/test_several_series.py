@@ -22,7 +22,7 @@ from provenance.signing import SigningKey
 from provenance.statement import from_claims, to_claims
 from provenance.verification import verify_instance, verify_series
 from tests.builders_objects import signed_objects, stated_objects, written_objects
-from tests.builders_provenance import NOW
+from tests.builders_provenance import NOW, MemoryLog
 from tests.builders_quality import make_card
 
 KEY = SigningKey.generate()
@@ -110,7 +110,7 @@ def test_an_instance_moved_into_another_series_of_the_statement_is_told() -> Non
 def test_claims_keep_every_series_and_a_statement_without_companions_reads_as_before() -> None:
     claims = to_claims(statement())
     assert [series.modality for series in from_claims(claims).all_series] == ["MR", "SEG", "DOC"]
-    assert from_claims(claims).all_series == statement().all_series
+    assert [one.count for one in from_claims(claims).all_series] == [len(one.instances) for one in statement().all_series]
     alone = to_claims(replace(statement(), companions=()))
     assert "companions" not in alone
     assert from_claims(alone).companions == ()
@@ -138,7 +138,9 @@ def test_attestation_and_imaging_study_name_every_series() -> None:
     made = statement()
     receipts = (Receipt("pacs", "dicom", 8, NOW),)
     publication = Publication(made.request_id, made.series, receipts, made.companions)
-    attestation, resources = attest(made, publication, make_card(), KEY, now=NOW, organization="Example Hospital")
+    attestation, resources = attest(
+        made, publication, make_card(), KEY, now=NOW, organization="Example Hospital", enter=MemoryLog(KEY).enter
+    )
     study = next(one for one in resources if one["resourceType"] == "ImagingStudy")
     assert [series["modality"]["code"] for series in study["series"]] == ["MR", "SEG", "DOC"]
     assert (study["numberOfSeries"], study["numberOfInstances"]) == (3, 8)
@@ -146,7 +148,7 @@ def test_attestation_and_imaging_study_name_every_series() -> None:
     assert parse_sidecar(sidecar(attestation), KEYS).instances == attestation.instances
     images_only = Publication(made.request_id, made.series, receipts)
     with pytest.raises(AttestationError, match="another series"):
-        attest(made, images_only, make_card(), KEY, now=NOW, organization="Example Hospital")
+        attest(made, images_only, make_card(), KEY, now=NOW, organization="Example Hospital", enter=MemoryLog(KEY).enter)
     too_few = replace(publication, receipts=(Receipt("pacs", "dicom", 6, NOW),))
     with pytest.raises(AttestationError, match="accepted as a whole"):
-        attest(made, too_few, make_card(), KEY, now=NOW, organization="Example Hospital")
+        attest(made, too_few, make_card(), KEY, now=NOW, organization="Example Hospital", enter=MemoryLog(KEY).enter)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from domain.attestation import Approval
 from domain.errors import AttestationError, VerificationFailed
 from domain.findings import Finding, Outcome
 from provenance.canonical import canonical_json, named_information
 from provenance.model_card_text import to_markdown
-from provenance.statement import from_claims, to_claims
-from tests.builders_provenance import SOURCE_SERIES, make_instance, make_series, make_statement
+from provenance.series_tree import SeriesTree
+from provenance.statement import from_claims, targets_digest, to_claims
+from tests.builders_provenance import NOW, SALT, SOURCE_SERIES, make_instance, make_series, make_statement
 from tests.builders_quality import make_card
 
 SERIES = make_series([make_instance("request-1", number) for number in (1, 2)])
@@ -21,8 +23,15 @@ STATEMENT = make_statement("request-1", SERIES)
 
 def test_a_verifier_reads_back_the_series_that_was_stated() -> None:
     signed = from_claims(to_claims(STATEMENT))
-    assert (signed.request_id, signed.series) == ("request-1", SERIES)
-    assert signed.instance("1.2.3") is None
+    stated = signed.series
+    assert (signed.request_id, stated.study_uid, stated.series_uid, stated.count) == (
+        "request-1",
+        SERIES.study_uid,
+        SERIES.series_uid,
+        2,
+    )
+    assert stated.root == SeriesTree(SERIES.instances).root
+    assert signed.series_of("1.2.3") is None
 
 
 def test_a_seed_beyond_the_numbers_of_json_is_kept_to_its_last_digit() -> None:
@@ -42,6 +51,8 @@ def test_a_seed_beyond_the_numbers_of_json_is_kept_to_its_last_digit() -> None:
         {"source_digest": "md5:abc"},
         {"snapshot_digest": "sha256:" + "A" * 64},
         {"generated_at": datetime(2026, 1, 1)},
+        {"approval": Approval("nobody", "x", NOW)},
+        {"targets_digest": ""},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -84,3 +95,11 @@ def test_the_model_card_tells_a_person_everything_that_the_gates_use() -> None:
 def test_text_of_a_card_cannot_break_a_table() -> None:
     card = replace(make_card(), training=(("optimiser | schedule", "first\nsecond"),))
     assert "| optimiser \\| schedule | first second |" in to_markdown(card)
+
+
+def test_the_digest_of_the_targets_tells_a_value_only_to_who_holds_the_salt() -> None:
+    targets = (("hippocampus-anterior-volume", 1700.0, "mm3"),)
+    assert targets_digest(targets, SALT) == targets_digest(targets, SALT)
+    assert targets_digest(targets, SALT) != targets_digest(targets, b"another")
+    assert targets_digest(targets, SALT) != targets_digest((("hippocampus-anterior-volume", 1701.0, "mm3"),), SALT)
+    assert targets_digest((), SALT) == ""

@@ -9,6 +9,8 @@ from alembic.migration import MigrationContext
 
 import dicom_node.tables
 import fhir_adapter.tables
+import veraicon.datasets.tables
+import veraicon.recall.tables
 import veraicon.tables
 from veraicon.database import connect, migrate
 from veraicon.settings import load_settings

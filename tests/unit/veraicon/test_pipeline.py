@@ -42,7 +42,7 @@ def test_story_hands_each_result_forward_in_order() -> None:
     steps, states = _Steps(report), []
     assert tell(steps, "request", _record(states)) == "attest"
     assert [state.value for state in states] == [
-        "received", "paired", "encoded", "generated", "checked", "published", "attested",
+        "received", "paired", "encoded", "generated", "checked", "approved", "published", "attested",
     ]  # fmt: skip
     assert steps.calls == [
         ("receive", ("request",)),
@@ -50,7 +50,8 @@ def test_story_hands_each_result_forward_in_order() -> None:
         ("encode", ("request", "pair")),
         ("generate", ("request", "receive", "encode")),
         ("check", ("receive", "generate")),
-        ("publish", ("request", "pair", "generate", report)),
+        ("approve", ("request", "generate", report)),
+        ("publish", ("request", "pair", "generate", report, "approve")),
         ("attest", ("request", "publish")),
     ]
 

@@ -1,18 +1,25 @@
-"""Rendered resources: frames as PNG or JPEG (PS3.18 10.4.1.1.3 and 10.4.1.1.4), windowed as the caller asks."""
+"""Rendered resources: frames as PNG or JPEG (PS3.18 10.4.1.1.3 and 10.4.1.1.4), windowed as the caller asks.
+
+A frame of a synthetic instance says so in the picture, in its XMP and in a header of the answer; a PNG of our own carries a
+C2PA manifest too, where the site has a certificate for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
+from pydicom.dataset import Dataset
 
+from dicom_node.marking.pictures import LINK_HEADER
 from dicom_node.web.frames import number_of_frames, require_frames
 from dicom_node.web.media_types import Wanted
-from dicom_node.web.rendering import RENDERED_TYPES, Rendering, parse_rendering, render
+from dicom_node.web.rendering import PNG, RENDERED_TYPES, Rendering, is_synthetic, parse_rendering, render
 from dicom_node.web.retrieval import HeldInstance, dataset
 from domain.errors import AnswerUnacceptable
 from veraicon.api.dicomweb.answers import Part, accepted, multipart_answer, warning_header
-from veraicon.api.dicomweb.wado import INSTANCE, SERIES, STUDY, held_below, parse_frame_numbers
+from veraicon.api.dicomweb.wado import INSTANCE, SERIES, STUDY, hand_out, held_below, parse_frame_numbers
+from veraicon.marking import content_credentials, origin_of_instance
 from veraicon.wiring import Site
 
 _THUMBNAIL = "128,128"
@@ -58,12 +65,25 @@ def _answer(
 ) -> Response:
     rendering = parse_rendering(parameters)
     media_type, multipart = _form(accepted(request), several=len(numbers) > 1)
+    hand_out(site, request, held)
     if multipart:
         return multipart_answer(media_type, _parts(site, held, numbers, media_type, rendering))
     ds = dataset(site.archive, held[len(held) // 2])
     require_frames(ds, numbers)
     warnings = [f"The {name} parameter is not supported." for name in _NOT_DONE if name in parameters]
-    return Response(render(ds, numbers[0], media_type, rendering), headers=warning_header(warnings), media_type=media_type)
+    headers = {**warning_header(warnings), **_marks(ds)}
+    return Response(_picture(site, ds, numbers[0], media_type, rendering), headers=headers, media_type=media_type)
+
+
+def _marks(ds: Dataset) -> Mapping[str, str]:
+    return LINK_HEADER if is_synthetic(ds) else {}
+
+
+def _picture(site: Site, ds: Dataset, number: int, media_type: str, rendering: Rendering) -> bytes:
+    picture = render(ds, number, media_type, rendering)
+    credentials = content_credentials(site.settings.provenance) if media_type == PNG and is_synthetic(ds) else None
+    origin = origin_of_instance(ds, site.keyring.public_jwks()) if credentials else None
+    return credentials.sign_png(picture, origin) if credentials and origin else picture
 
 
 def _form(wanted: Sequence[Wanted], *, several: bool) -> tuple[str, bool]:
@@ -87,4 +107,4 @@ def _parts(
             continue  # a report in the midst of images
         require_frames(ds, numbers)
         for number in numbers:
-            yield {"Content-Type": media_type}, [render(ds, number, media_type, rendering)]
+            yield {"Content-Type": media_type, **_marks(ds)}, [_picture(site, ds, number, media_type, rendering)]

@@ -41,7 +41,9 @@ def router(site: Site) -> APIRouter:
     @routes.get(INSTANCE)
     def retrieve(request: Request) -> Response:
         """Give instances as they are held, or in the transfer syntax that the caller names."""
-        return _instances(site, accepted(request), held_below(site, request))
+        wanted, held = accepted(request), held_below(site, request)
+        hand_out(site, request, held)
+        return _instances(site, wanted, held)
 
     @routes.get(STUDY + "/metadata")
     @routes.get(SERIES + "/metadata")
@@ -63,6 +65,7 @@ def router(site: Site) -> APIRouter:
             return _frames(site, request, ())
         (held,) = held_below(site, request)
         form = _octets(accepted(request))
+        hand_out(site, request, [held])
         value = bulk_value(dataset(site.archive, held), path)
         if not form.multipart:
             return Response(value, media_type=OCTETS)
@@ -83,6 +86,12 @@ def held_below(site: Site, request: Request) -> list[HeldInstance]:
     """
     path = {keyword: request.path_params[name] for name, keyword in _KEYWORDS.items() if name in request.path_params}
     return held_instances(site.archive, {keyword: require_path_uid(keyword, uid) for keyword, uid in path.items()})
+
+
+def hand_out(site: Site, request: Request, held: Sequence[HeldInstance]) -> None:
+    """Note, before the first byte leaves, that instances of ours go to the address that asked for them."""
+    series = {one.path.rsplit("/", 3)[1] for one in held}
+    site.outputs.hand_out(series, request.client.host if request.client else "unknown", "wado")
 
 
 def parse_frame_numbers(text: str) -> list[int]:
@@ -138,6 +147,7 @@ def _frames(site: Site, request: Request, numbers: Sequence[int]) -> Response:
     """Answer with frames; all of them where no number is named."""
     (held,) = held_below(site, request)
     form = choose_form(accepted(request), held.transfer_syntax)
+    hand_out(site, request, [held])
     ds = dataset(site.archive, held)
     wanted = numbers or range(1, max(1, number_of_frames(ds)) + 1)
     require_frames(ds, wanted)

@@ -1,0 +1,24 @@
+"""What marks a generated series has beside the attributes that say synthetic in each instance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Marks that a site may add; a statement tells which of them a series has.
+
+    Attributes
+    ----------
+    visible : str
+        ``none``, ``overlay`` or ``burned-in``: how the images say SYNTHETIC to a person.
+    watermark : bool
+        Whether the voxels carry the site's watermark.
+    signing_certificate : str
+        ``sha256:`` digest of the certificate (DER) whose DICOM Digital Signature each instance carries; empty: none does.
+    """
+
+    visible: str = "none"
+    watermark: bool = False
+    signing_certificate: str = ""

@@ -1,0 +1,71 @@
+"""Whether an output was taken back, by a signed notice or by a superseding Provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from domain.errors import VerificationFailed
+from provenance.checks.names import NOT_SIGNED
+from provenance.recall_as_fhir import is_recall_of, require_signed
+from provenance.recall_notice import RecallNotice, read_notice
+from provenance.report import Answer, no, unknown, yes
+from provenance.statement import SignedClaims, provenance_reference
+
+
+def check_recalled(
+    signed: SignedClaims | None,
+    attestation_digest: str,
+    notices: Sequence[str],
+    superseding: Sequence[Mapping[str, Any]] | None,
+    keys: Mapping[str, Any],
+) -> Answer:
+    """Say whether a recall that was given names the output.
+
+    Parameters
+    ----------
+    notices : sequence of str
+        Recall notices: compact JWS.
+    superseding : sequence of mapping, or None
+        Provenance resources of the site's FHIR server that may take it back; None: nobody asked it.
+    """
+    if signed is None:
+        return unknown(NOT_SIGNED)
+    read, refused = _read(notices, keys)
+    recalled = next((str(one) for one in read if _names(one, signed, attestation_digest)), "")
+    recalled = recalled or _superseded(superseding or (), provenance_reference(signed.request_id), keys)
+    if recalled:
+        return no(recalled)
+    if refused:
+        return unknown(f"{refused} recall notices were given that no trusted key has signed")
+    if superseding is not None:
+        return yes("the site's FHIR server holds no recall of it")
+    if read:
+        return unknown(f"{len(read)} recall notices were given, and none of them names it; the site may have made others")
+    return unknown("nobody was asked: a recall is known to the site that published it")
+
+
+def _superseded(superseding: Sequence[Mapping[str, Any]], reference: str, keys: Mapping[str, Any]) -> str:
+    """When and why a signed Provenance took another one back; empty where none did."""
+    for provenance in superseding:
+        if is_recall_of(provenance, reference):
+            require_signed(provenance, keys)
+            reason = (provenance.get("reason") or [{}])[0].get("text", "no reason")
+            return f"recalled on {provenance['recorded']} because: {reason}"
+    return ""
+
+
+def _read(notices: Sequence[str], keys: Mapping[str, Any]) -> tuple[list[RecallNotice], int]:
+    read: list[RecallNotice] = []
+    for jws in notices:
+        try:
+            read.append(read_notice(jws, keys))
+        except VerificationFailed:
+            continue  # counted: what nobody trusted signed says nothing
+    return read, len(notices) - len(read)
+
+
+def _names(notice: RecallNotice, signed: SignedClaims, attestation_digest: str) -> bool:
+    by_series = any(notice.of_series(series.series_uid) for series in signed.all_series)
+    by_digest = bool(attestation_digest) and any(one.attestation == attestation_digest for one in notice.recalled)
+    return bool(by_series or by_digest or notice.of_request(signed.request_id))
