@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format peers verifier clean
+.PHONY: demo test check long format peers verifier clean
 
 demo: $(STAMP)
 	$(BIN)/veraicon demo
@@ -17,6 +17,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Minutes, not seconds: twenty outputs replayed, a thousand instances recalled from real peers with kill -9 in between.
+long: $(STAMP) peers
+	$(BIN)/python -m benchmarks.replay 20
+	$(BIN)/python -m benchmarks.recall_scale
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
