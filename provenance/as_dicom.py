@@ -156,7 +156,7 @@ def block_vrs(ds: Dataset) -> dict[BaseTag, str]:
 
 def block_tags(ds: Dataset) -> tuple[BaseTag, ...]:
     """Return the tags of our block at the top level of `ds`, the private creator included; empty where there is none."""
-    in_group = [tag for tag in ds.keys() if tag.group == PRIVATE_GROUP]  # noqa: SIM118 (iterating ds would parse all of it)
+    in_group = [tag for tag in ds.keys() if tag >> 16 == PRIVATE_GROUP]  # noqa: SIM118 (iterating ds would parse all of it)
     blocks = {tag.element for tag in in_group if 0x10 <= tag.element <= 0xFF and _text(ds[tag].value) == PRIVATE_CREATOR}
     return tuple(Tag(tag) for tag in sorted(in_group) if tag.element in blocks or tag.element >> 8 in blocks)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,10 @@ from domain.errors import AttestationError
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_NUMBER = 2**53 - 1
+# Python writes such a number as ECMAScript does, which RFC 8785 section 3.2.2.3 asks for; the others differ in the exponent.
+_SAME_DIGITS = (1e-4, 1e16)
+# For what is not odd (see `_plain`) the encoder of the standard library gives the canonical form, several times as fast.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -43,7 +48,9 @@ def canonical_json(value: object) -> bytes:
     >>> canonical_json({"b": 1.0, "a": Decimal("1.50")})
     b'{"a":1.5,"b":1}'
     """
-    return rfc8785.dumps(_plain(value))
+    odd: list[object] = []
+    plain = _plain(value, odd)
+    return rfc8785.dumps(plain) if odd else _ENCODER.encode(plain).encode("utf-8")
 
 
 def sha256_digest(content: bytes) -> str:
@@ -158,15 +165,32 @@ def from_base64url(text: str) -> bytes:
         raise ValueError("not base64url") from error
 
 
-def _plain(value: object) -> Any:
-    """The value in the types that rfc8785 takes."""
-    if isinstance(value, Decimal):
-        value = float(value)
-    if isinstance(value, float) and abs(value) > _MAX_NUMBER:
+def _plain(value: object, odd: list[object]) -> Any:
+    """The value in plain JSON types; `odd` takes what only rfc8785 writes, or refuses, as the standard wants it."""
+    if isinstance(value, str) or value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Decimal | float):
+        return _number(float(value), odd)
+    if isinstance(value, int):
+        if abs(value) > _MAX_NUMBER:
+            odd.append(value)
+        return value
+    if isinstance(value, Mapping):
+        # Names are sorted by UTF-16 code units, which Python does for ASCII.
+        odd += [key for key in value if not isinstance(key, str) or not key.isascii()]
+        return {key: _plain(item, odd) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [_plain(item, odd) for item in value]
+    odd.append(value)
+    return value
+
+
+def _number(value: float, odd: list[object]) -> float | int:
+    if abs(value) > _MAX_NUMBER:
         # It would be written as an integer that no reader takes back.
         raise ValueError("a number beyond 2**53")
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return [_plain(item) for item in value]
+    if value.is_integer():
+        return int(value)
+    if not _SAME_DIGITS[0] <= abs(value) < _SAME_DIGITS[1]:
+        odd.append(value)
     return value

@@ -11,6 +11,7 @@ and both give the same bytes.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from pydicom.charset import default_encoding, python_encoding
@@ -35,6 +36,8 @@ from provenance.plain_elements import (
 
 _TRAILING_PADDING = 0xFFFCFFFC
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+# The command set and the file meta information.
+_NO_GROUPS = frozenset({0x0000, 0x0002})
 # In these, and only in these, ASCII bytes are surely the text that they look like.
 _ASCII_SETS = frozenset({"", default_encoding, "ISO_IR 6", "ISO_IR 100", "ISO_IR 192"})
 
@@ -70,17 +73,16 @@ def _encode(ds: Dataset, left_out: frozenset[int], outer: Any) -> bytes:
     plain = isinstance(known, str) and known in _ASCII_SETS
     written = ds.get("SpecificCharacterSet", outer)
     parts: list[bytes] = []
-    for tag in sorted(ds.keys()):
+    for tag, item in sorted(((int(tag), item) for tag, item in ds.items()), key=itemgetter(0)):
         if tag in left_out or _is_no_content(tag):
             continue
-        item = ds.get_item(tag)
-        quick = _taken_as_it_is(item, plain) if isinstance(item, RawDataElement) else None
+        quick = _taken_as_it_is(tag, item, plain) if isinstance(item, RawDataElement) else None
         parts.append(quick if quick is not None else _encode_element(ds[tag], known, written))
     return b"".join(parts)
 
 
-def _is_no_content(tag: BaseTag) -> bool:
-    return tag.group in {0x0000, 0x0002} or tag.element == 0 or tag == _TRAILING_PADDING
+def _is_no_content(tag: int) -> bool:
+    return tag >> 16 in _NO_GROUPS or not tag & 0xFFFF or tag == _TRAILING_PADDING
 
 
 def _encode_element(element: DataElement, known: Any, written: Any) -> bytes:
@@ -95,13 +97,12 @@ def _encode_element(element: DataElement, known: Any, written: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _taken_as_it_is(raw: RawDataElement, plain: bool) -> bytes | None:
+def _taken_as_it_is(tag: int, raw: RawDataElement, plain: bool) -> bytes | None:
     """Return an element that was read and not decoded in its canonical form; None where it has to be decoded for that."""
-    tag = raw.tag
     vr = raw.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "")
     if len(vr) > 2:
         raise _Ambiguous
-    if not raw.is_little_endian or raw.length == _UNDEFINED_LENGTH or (tag.is_private and not tag.is_private_creator):
+    if not raw.is_little_endian or raw.length == _UNDEFINED_LENGTH or _is_private_value(tag):
         return None
     value = raw.value or b""
     if vr == "SQ":
@@ -109,6 +110,10 @@ def _taken_as_it_is(raw: RawDataElement, plain: bool) -> bytes | None:
     else:
         content = plain_content(vr, value, ascii_set=plain)
     return None if content is None else with_header(tag, vr, content)
+
+
+def _is_private_value(tag: int) -> bool:
+    return bool(tag >> 16 & 1) and not 0x10 <= tag & 0xFFFF < 0x100
 
 
 def _buffer() -> DicomBytesIO:

@@ -87,12 +87,12 @@ def pixel_digest(ds: Dataset) -> str:
     UnreadableInstance
         If there is no Pixel Data, or it cannot be decoded, or it holds more bytes than the image.
     """
-    _require_plausible_size(ds)
-    _require_no_surplus(ds)
-    if _is_plain(ds):
-        return sha256_digest(ds.PixelData[: _stated_bytes(ds)])
+    size, syntax = _plausible_bytes(ds), _transfer_syntax(ds)
+    _require_no_surplus(ds, size, syntax)
+    if _is_plain(ds, size, syntax):
+        return sha256_digest(ds.PixelData[:size])
     try:
-        array, _ = get_decoder(_transfer_syntax(ds)).as_array(ds, raw=True)
+        array, _ = get_decoder(syntax).as_array(ds, raw=True)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError) as error:
         raise _unreadable("Pixel Data that cannot be decoded") from error
     return sha256_digest(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
@@ -129,7 +129,7 @@ def dataset_digest(ds: Dataset) -> str:
     DICOM PS3.5 sections 6.2 (padding), 7.8 (private attributes), A.2.
     """
     try:
-        content = canonical_bytes(ds, frozenset(block_tags(ds)) | SIGNATURE_TAGS | {_PIXEL_DATA})
+        content = canonical_bytes(ds, frozenset(map(int, block_tags(ds))) | SIGNATURE_TAGS | {_PIXEL_DATA})
     except (
         AttributeError,
         KeyError,
@@ -152,31 +152,32 @@ def _transfer_syntax(ds: Dataset) -> UID:
     return ExplicitVRBigEndian if ds.original_encoding[1] is False else ExplicitVRLittleEndian
 
 
-def _is_plain(ds: Dataset) -> bool:
+def _is_plain(ds: Dataset, size: int, syntax: UID) -> bool:
     """Whether the value of Pixel Data is what is digested: whole bytes, little endian, one sample, nothing missing."""
     return (
-        _transfer_syntax(ds) in _UNCOMPRESSED
+        syntax in _UNCOMPRESSED
         and ds.original_encoding[1] is not False
         and ds.get("BitsAllocated") in {8, 16, 32}
         and ds.get("SamplesPerPixel") == 1
         and isinstance(ds.PixelData, bytes)
-        and len(ds.PixelData) >= _stated_bytes(ds)
+        and len(ds.PixelData) >= size
     )
 
 
-def _require_plausible_size(ds: Dataset) -> None:
+def _plausible_bytes(ds: Dataset) -> int:
+    """Bytes of the image by its own description, if an image of ours could have so many."""
     try:
         size, present = _stated_bytes(ds), _PIXEL_DATA in ds
     except (AttributeError, TypeError, ValueError) as error:
         raise _unreadable("no description of the pixels") from error
     if not present or not 0 < size <= _MAX_PIXEL_BYTES:
         raise _unreadable("no Pixel Data, or a size of it that no image of ours has")
+    return size
 
 
-def _require_no_surplus(ds: Dataset) -> None:
+def _require_no_surplus(ds: Dataset, size: int, syntax: UID) -> None:
     """Refuse bytes behind the last pixel of uncompressed data: the digest would not see them."""
-    size = _stated_bytes(ds)
-    if not _transfer_syntax(ds).is_encapsulated and len(ds.PixelData or b"") > size + size % 2:
+    if not syntax.is_encapsulated and len(ds.PixelData or b"") > size + size % 2:
         raise _unreadable("bytes behind the last pixel")
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 import struct
 
-from pydicom.tag import BaseTag
-
 _ITEM = 0xFFFEE000
 _CHARACTER_SET = 0x00080005
 _TRAILING_PADDING = 0xFFFCFFFC
 # PS3.5 table 6.2-1: where spaces at both ends, or only at the end, are padding and no part of the value.
 PADDED_AROUND = frozenset({"AE", "CS", "DS", "IS", "LO", "SH"})
 PADDED_BEHIND = frozenset({"AS", "DA", "DT", "LT", "PN", "ST", "TM", "UC", "UI", "UR", "UT"})
+_PADDED = PADDED_AROUND | PADDED_BEHIND
 _ONE_TEXT = frozenset({"LT", "ST", "UT"})
 # Bytes of one number; a value has to be a whole number of them.
 _NUMBERS = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
@@ -40,7 +39,7 @@ def plain_content(vr: str, value: bytes, *, ascii_set: bool) -> bytes | None:
         return value if len(value) % _NUMBERS[vr] == 0 and (vr in _LONG or len(value) <= _MAX_SHORT) else None
     if vr in _BYTES:
         return value if len(value) % 2 == 0 else None
-    if vr not in PADDED_AROUND | PADDED_BEHIND or not ascii_set or not value.isascii() or b"\x1b" in value:
+    if vr not in _PADDED or not ascii_set or not value.isascii() or b"\x1b" in value:
         return None
     text = _stripped(vr, value)
     if text is None:
@@ -100,7 +99,7 @@ def _plain_item(value: bytes, at: int, end: int) -> bytes | None:
         plain = plain_sequence(content) if vr == "SQ" else plain_content(vr, content, ascii_set=True)
         if plain is None:
             return None
-        parts.append(with_header(BaseTag(tag), vr, plain))
+        parts.append(with_header(tag, vr, plain))
         before, at = tag, start + length
     return b"".join(parts)
 
@@ -123,7 +122,7 @@ def _is_plain_tag(tag: int) -> bool:
     return not (group & 1 or group in {0x0000, 0x0002} or not tag & 0xFFFF or tag in {_CHARACTER_SET, _TRAILING_PADDING})
 
 
-def with_header(tag: BaseTag, vr: str, content: bytes) -> bytes:
+def with_header(tag: int, vr: str, content: bytes) -> bytes:
     """Return an element (PS3.5 section 7.1.2)."""
     form = "<HH2s2xL" if vr in _LONG else "<HH2sH"
     return struct.pack(form, tag >> 16, tag & 0xFFFF, vr.encode("ascii"), len(content)) + content

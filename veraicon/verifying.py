@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
 from pydicom import dcmread
 
 from domain.errors import RequestInvalid, UnreadableInstance
@@ -138,6 +137,8 @@ def lineage_of(target: Path, keys: Json) -> Lineage:
 
 def lineage_json(lineage: Lineage) -> str:
     """Return a lineage as JSON text, for people and programs."""
+    from pydantic import TypeAdapter  # slow to load, and only needed here
+
     return TypeAdapter(Lineage).dump_json(lineage, indent=1).decode()
 
 

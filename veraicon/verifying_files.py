@@ -26,6 +26,7 @@ from provenance.as_fhir import SIDECAR_TITLE
 from provenance.attest import PROV_NAME, SIDECAR_NAME
 from provenance.canonical import from_base64url
 from provenance.checks.instance import InstanceFinding, Statements, examine, unreadable
+from provenance.digests import resource_digest
 from provenance.recall_as_fhir import NULLIFY
 from provenance.recall_notice import NOTICE_SUFFIX
 
@@ -84,7 +85,7 @@ class Found:
             self.resources.append(resource)
         elif _is_superseding(resource):
             self.superseding.append(resource)
-        elif resource not in self.provenances:
+        elif not any(_same_content(resource, one) for one in self.provenances):
             self.provenances.append(resource)
 
     def prov_of(self, request: str) -> str | None:
@@ -174,6 +175,14 @@ def _resources_of(content: Json) -> Iterator[dict[str, Any]]:
         resource = entry.get("resource") if isinstance(entry, Mapping) else None
         if isinstance(resource, dict) and isinstance(resource.get("resourceType"), str) and isinstance(resource.get("id"), str):
             yield resource
+
+
+def _same_content(one: Json, other: Json) -> bool:
+    """Whether two copies say the same, but for what a server writes into them by itself."""
+    try:
+        return one["id"] == other["id"] and resource_digest(one) == resource_digest(other)
+    except (ValueError, TypeError, AttributeError):  # broken resources: each is reported for itself
+        return one == other
 
 
 def _is_superseding(resource: Json) -> bool:

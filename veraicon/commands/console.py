@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 
 from domain.errors import VeraiconError
-from veraicon.settings import Settings, load_settings
+
+if TYPE_CHECKING:  # the reader of settings takes a tenth of a second that not every command needs
+    from veraicon.settings import Settings
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
@@ -24,6 +27,8 @@ class Invocation:
 
     def settings(self) -> Settings:
         """Read the settings, once the command needs them."""
+        from veraicon.settings import load_settings
+
         return load_settings(self.config)
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from veraicon.commands.console import Invocation, err, out, settings_of, show_json
-from veraicon.settings import example_toml
 
 config = typer.Typer(help="Settings.", no_args_is_help=True)
 
@@ -45,6 +44,8 @@ def doctor(context: typer.Context, as_json: Annotated[bool, typer.Option("--json
 @config.command("example")
 def example() -> None:
     """Print a settings file with every key, its default and its meaning."""
+    from veraicon.settings import example_toml
+
     typer.echo(example_toml(), nl=False)
 
 

@@ -64,7 +64,7 @@ def test_whatever_text_stands_in_it_both_ways_give_the_same_bytes(
 ) -> None:
     raw = _raw_dataset(charset, names, strings, numbers)
     for _ in range(depth):
-        raw = with_header(0x00081140, "SQ", with_item_header(raw) + with_item_header(b""))  # type: ignore[arg-type]
+        raw = with_header(0x00081140, "SQ", with_item_header(raw) + with_item_header(b""))
     read, again = _read(raw), _read(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of values that are not legal; they are digested all the same
@@ -81,7 +81,7 @@ def _raw_dataset(charset: str, names: dict[str, str], strings: dict[str, str], n
     parts = []
     for tag, text in sorted(values.items()):
         content = text.encode("utf-8" if charset == "ISO_IR 192" else "latin-1", errors="replace")
-        parts.append(with_header(tag, dictionary_VR(tag), content + b" " * (len(content) % 2)))  # type: ignore[arg-type]
+        parts.append(with_header(tag, dictionary_VR(tag), content + b" " * (len(content) % 2)))
     return b"".join(parts)
 
 
@@ -111,6 +111,6 @@ def _result(encode: Callable[[Dataset, frozenset[int]], bytes], ds: Dataset) -> 
     ],
 )
 def test_a_sequence_that_is_not_plain_is_left_to_the_library(change: Callable[[bytes], bytes]) -> None:
-    item = with_item_header(with_header(0x00081030, "LO", b"text"))  # type: ignore[arg-type]
+    item = with_item_header(with_header(0x00081030, "LO", b"text"))
     assert plain_sequence(item) == item
     assert plain_sequence(change(item)) is None

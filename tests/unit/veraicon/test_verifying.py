@@ -123,6 +123,14 @@ def test_a_second_provenance_that_differs_is_not_passed_over(folder: Path, publi
     assert false(check(folder, published)) >= {"provenance-signed"}
 
 
+def test_the_copy_that_a_server_gave_back_is_the_same_provenance(folder: Path, published: Path) -> None:
+    case = Case(folder / "request-1", {})
+    case.edit_json(PROVENANCE, lambda one: one["meta"].update(versionId="1", lastUpdated="2025-03-04T05:06:08Z"))
+    report = check(folder, published)
+    assert report.verdict
+    assert [part.subject for part in report.parts] == ["series"] * 6
+
+
 def test_a_bundle_alone_holds_provenance_sidecar_and_resources(published: Path, tmp_path: Path) -> None:
     alone = tmp_path / "b" / "received.json"
     alone.parent.mkdir()
