@@ -30,6 +30,7 @@ from domain.generation import GeneratedVolume
 from domain.volume import Volume, to_patient_axes
 from quality.gates import check
 from tests.builders_dicom import slice_dataset
+from veraicon import logs
 from veraicon.asking import request_from
 from veraicon.demo import SAMPLE
 from veraicon.from_files import take
@@ -213,6 +214,7 @@ def main() -> None:
     parser.add_argument("--volumes", type=int, default=24)
     parser.add_argument("--keys", type=int, default=2400)
     options = parser.parse_args()
+    logs.configure(level="warning")
     drawn = draw(options.volumes)
     seeds = [watermark_seed(_SECRET, f"request-{number}") for number in range(options.volumes)]
     pairs = []
