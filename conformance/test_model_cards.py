@@ -7,9 +7,9 @@ import base64
 import pytest
 
 from generators.cards import encode_card
-from provenance.chai_card import to_chai_xml
+from provenance.cards.chai_card import to_chai_xml
+from provenance.cards.markdown_card import to_markdown
 from provenance.digests import resource_digest
-from provenance.model_card_text import to_markdown
 from provenance.signing import SigningKey
 from tests.builders_provenance import publish
 from tests.builders_quality import make_card

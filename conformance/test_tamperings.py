@@ -69,7 +69,7 @@ from tests.builders_tamperings import (
     with_payload,
     write_file,
 )
-from veraicon.verifying import verify
+from veraicon.verifying.targets import verify
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "provenance.md"
 

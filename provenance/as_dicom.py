@@ -14,7 +14,7 @@ from pydicom.tag import BaseTag, Tag
 
 from domain.errors import AttestationError, VerificationFailed
 from domain.series import GeneratedSeries
-from provenance.series_tree import InstanceProof, SeriesTree, parse_proof
+from provenance.digesting.series_tree import InstanceProof, SeriesTree, parse_proof
 from provenance.signing import key_id_of
 
 # PS3.5 section 7.8.1: odd, none of 0001, 0003, 0005, 0007 and FFFF. The last odd group below Pixel Data (7FE0).

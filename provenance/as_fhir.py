@@ -18,11 +18,11 @@ from domain.model_card import ModelCard
 from domain.series import GeneratedSeries
 from provenance import fhir_codes as codes
 from provenance.canonical import canonical_json, instant, named_information, sha256_digest
-from provenance.card_json import encode_card
-from provenance.chai_card import MEDIA_TYPE as CHAI_MEDIA_TYPE
-from provenance.chai_card import to_chai_xml
+from provenance.cards.card_json import encode_card
+from provenance.cards.chai_card import MEDIA_TYPE as CHAI_MEDIA_TYPE
+from provenance.cards.chai_card import to_chai_xml
+from provenance.cards.markdown_card import to_markdown
 from provenance.fhir_codes import Json, concept, marked, uid_identifier, uri_identifier
-from provenance.model_card_text import to_markdown
 from provenance.statement import to_claims
 
 ATTESTATION_TITLE = "Attestation (compact JWS)"

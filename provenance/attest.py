@@ -19,11 +19,11 @@ from provenance.as_fhir import (
     unsigned_provenance,
 )
 from provenance.canonical import canonical_json, instant
-from provenance.card_json import card_digest
+from provenance.cards.card_json import card_digest
+from provenance.digesting.series_tree import SeriesTree, instance_entry, instances_from
 from provenance.digests import resource_content, resource_digest
 from provenance.fhir_codes import Json
 from provenance.log_proof import LogProof, proof_to_json
-from provenance.series_tree import SeriesTree, instance_entry, instances_from
 from provenance.signing import ATTESTATION_KIND, PROVENANCE_KIND, SigningKey, verify
 from provenance.statement import from_claims, provenance_reference, to_claims
 

@@ -1,7 +1,7 @@
 """A version of a data set as the JSON that is signed, and the file that carries it with its signature and its log proof.
 
 The signed manifest names each series by the number of its instances and the root of the tree over them
-(`provenance.series_tree`); the file lists the instances beside it, and the roots bind them to the signature.
+(`provenance.digesting.series_tree`); the file lists the instances beside it, and the roots bind them to the signature.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from domain.generation import ModelIdentity
 from domain.identifiers import SeriesUid, StudyUid
 from domain.series import GeneratedInstance
 from provenance.canonical import canonical_json, instant, json_digest, require_digest, sha256_digest, to_base64url
-from provenance.keyring import require_valid_at
+from provenance.digesting.series_tree import SeriesTree, instance_entry, instances_from
 from provenance.log_proof import DATASET_ENTRY, LogProof, proof_to_json, require_logged
-from provenance.series_tree import SeriesTree, instance_entry, instances_from
+from provenance.signatures.keyring import require_valid_at
 from provenance.signing import DATASET_KIND, SigningKey, key_id_of, verify_detached
 
 MANIFEST_VERSION = "veraicon-dataset/1"

@@ -23,7 +23,7 @@ from pydicom.uid import (
 from domain.errors import UnreadableInstance
 from provenance.as_dicom import block_tags
 from provenance.canonical import canonical_json, json_digest, sha256_digest
-from provenance.canonical_dataset import canonical_bytes
+from provenance.digesting.canonical_dataset import canonical_bytes
 
 _PIXEL_DATA = 0x7FE00010
 # MAC Parameters and Digital Signatures: a signature covers our block, and the block holds this digest, so it cannot cover them.

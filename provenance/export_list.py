@@ -9,7 +9,7 @@ from typing import Any
 
 from domain.errors import VerificationFailed
 from provenance.canonical import instant, require_digest
-from provenance.keyring import require_valid_at
+from provenance.signatures.keyring import require_valid_at
 from provenance.signing import EXPORT_KIND, SigningKey, key_id_of, verify_detached
 
 LIST_VERSION = "veraicon-export/1"

@@ -1,7 +1,7 @@
 """Proofs that a signed object is in the transparency log, and that the log only grew when the object came.
 
-A log is a Merkle tree (`provenance.merkle`) over entries; an entry is canonical JSON with the kind, the SHA-256 of the signed
-object and the time. Nothing else of the object is in the log, so the log can be open to everybody.
+A log is a Merkle tree (`provenance.digesting.merkle`) over entries; an entry is canonical JSON with the kind, the SHA-256 of the
+signed object and the time. Nothing else of the object is in the log, so the log can be open to everybody.
 
 References
 ----------
@@ -18,8 +18,8 @@ from typing import Any
 
 from domain.errors import VerificationFailed
 from provenance.canonical import canonical_json, instant, require_digest
-from provenance.keyring import require_valid_at
-from provenance.merkle import HASH_BYTES, leaf_hash, require_consistent, root_of_inclusion
+from provenance.digesting.merkle import HASH_BYTES, leaf_hash, require_consistent, root_of_inclusion
+from provenance.signatures.keyring import require_valid_at
 from provenance.signing import TREE_HEAD_KIND, SigningKey, key_id_of, verify
 
 ENTRY_VERSION = "veraicon-log-entry/1"

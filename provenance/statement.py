@@ -14,7 +14,7 @@ from domain.findings import Finding, Outcome
 from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid, derive_fhir_id
 from domain.series import GeneratedSeries
 from provenance.canonical import canonical_json, instant, require_digest
-from provenance.series_tree import SeriesTree
+from provenance.digesting.series_tree import SeriesTree
 from provenance.signing import STATEMENT_KIND, SigningKey
 
 STATEMENT_VERSION = "veraicon-statement/2"
@@ -28,7 +28,7 @@ class StatedSeries:
     Attributes
     ----------
     root : str
-        ``sha256:`` and the hex root; see `provenance.series_tree`.
+        ``sha256:`` and the hex root; see `provenance.digesting.series_tree`.
     """
 
     study_uid: StudyUid

@@ -16,8 +16,8 @@ from domain.generation import GeneratedVolume
 from domain.identifiers import derive_uid
 from domain.marking import Marks
 from provenance.as_dicom import embed_series
-from provenance.certificates import SiteCertificates, make_certificates
-from provenance.dicom_signature import DicomSigner, sign_dataset
+from provenance.signatures.certificates import SiteCertificates, make_certificates
+from provenance.signatures.dicom_signature import DicomSigner, sign_dataset
 from provenance.signing import SigningKey
 from provenance.statement import provenance_reference, sign_statement
 from tests.builders_dicom import generated_phantom, series_identity, source_series

@@ -21,10 +21,10 @@ from domain.series import GeneratedInstance, GeneratedSeries
 from provenance.as_dicom import embed_series
 from provenance.attest import attest, sidecar
 from provenance.canonical import sha256_digest
-from provenance.card_json import card_digest
+from provenance.cards.card_json import card_digest
+from provenance.digesting.merkle import consistency_path, inclusion_path, leaf_hash, nodes_of, tree_root
 from provenance.digests import dataset_digest, pixel_digest
 from provenance.log_proof import ATTESTATION_ENTRY, LogProof, TreeHead, log_entry, sign_head
-from provenance.merkle import consistency_path, inclusion_path, leaf_hash, nodes_of, tree_root
 from provenance.signing import SigningKey
 from provenance.statement import provenance_reference, sign_statement, targets_digest
 from tests.builders_quality import digest, make_card, make_generated

@@ -32,7 +32,7 @@ from domain.identifiers import InstanceUid
 from domain.series import GeneratedInstance
 from provenance.as_dicom import PRIVATE_CREATOR, PRIVATE_GROUP, embed
 from provenance.canonical import sha256_digest
-from provenance.series_tree import InstanceProof
+from provenance.digesting.series_tree import InstanceProof
 from provenance.signing import SigningKey
 from veraicon.api.dicomweb import qido, rendered, stow, wado
 from veraicon.api.dicomweb.answers import DICOMWEB, status_of

@@ -39,7 +39,7 @@ from veraicon.pipeline import JobState
 from veraicon.preview import draw, origin_of
 from veraicon.sections import GenerationSettings
 from veraicon.settings import load_settings
-from veraicon.verifying import verify
+from veraicon.verifying.targets import verify
 from veraicon.wiring import open_site
 
 SAMPLE = Path(__file__).parent / "sample"

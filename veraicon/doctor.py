@@ -21,11 +21,11 @@ from domain.errors import ConfigurationError, VeraiconError, WeightsRejected
 from fhir_adapter.client import FhirClient
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card
 from provenance.signing import key_id_of
-from veraicon.log_evidence import attestations
 from veraicon.marking import content_credentials, dicom_signer
 from veraicon.ports import is_serving, look_at_node, look_at_port
 from veraicon.sections import NodeSettings, StorageSettings
 from veraicon.settings import Settings
+from veraicon.transparency.evidence import attestations
 from veraicon.wiring import Site, listener_context, open_site, peer_of, web_peer_of
 
 # The doctor says so when a certificate has fewer days left.

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from domain.errors import ConfigurationError, RequestInvalid
-from provenance.keyring import REASONS, RetiredKey, sign_handover, sign_revocation
 from provenance.log_proof import KEY_ENTRY
+from provenance.signatures.keyring import REASONS, RetiredKey, sign_handover, sign_revocation
 from provenance.signing import SigningKey
 from veraicon import faults
 from veraicon.artifacts import BYTES, save
 from veraicon.site_keys import KeyStore, from_environment
-from veraicon.transparency import TransparencyLog
+from veraicon.transparency.log import TransparencyLog
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def revoke(
     kid : str
         Key id, or its first characters.
     reason : str
-        One of `provenance.keyring.REASONS`.
+        One of `provenance.signatures.keyring.REASONS`.
     since : datetime or None
         The moment; None: now. A key that others may have used longer ago needs an earlier one.
 

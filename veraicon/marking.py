@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from dicom_node.marking.pixel_marks import PixelMarks, VisibleMark
 from domain.errors import ReplayImpossible, RequestInvalid
 from domain.marking import Marks
-from provenance.dicom_signature import DicomSigner
+from provenance.signatures.dicom_signature import DicomSigner
 from veraicon.artifacts import BYTES, ArtifactFolder
 from veraicon.sections import ProvenanceSettings, PublicationSettings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from provenance.content_credentials import ContentCredentials, Origin
+    from provenance.signatures.content_credentials import ContentCredentials, Origin
 
 _SECRET_BYTES = 32
 
@@ -102,7 +102,7 @@ def content_credentials(provenance: ProvenanceSettings) -> ContentCredentials | 
     """
     if not provenance.c2pa_certificate:
         return None
-    from provenance.content_credentials import ContentCredentials
+    from provenance.signatures.content_credentials import ContentCredentials
 
     return ContentCredentials.load(Path(provenance.c2pa_certificate), Path(provenance.c2pa_key))
 
@@ -130,8 +130,8 @@ def origin_of_instance(ds: Dataset, keys: Mapping[str, Any]) -> Origin | None:
     from provenance.canonical import json_digest
     from provenance.checks import names
     from provenance.checks.instance import Statements, examine
-    from provenance.content_credentials import Origin
     from provenance.report import Truth
+    from provenance.signatures.content_credentials import Origin
 
     statements = Statements(keys)
     found = examine(ds, statements)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from domain.errors import AnswerUnacceptable, ResourceNotFound
 from domain.model_card import ModelCard
 from generators.cards import bundle_folder, bundled_models, encode_card, read_card
-from provenance.chai_card import MEDIA_TYPE, to_chai_xml
-from provenance.model_card_text import to_markdown
+from provenance.cards.chai_card import MEDIA_TYPE, to_chai_xml
+from provenance.cards.markdown_card import to_markdown
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from domain.grid import normalised
 from domain.volume import FloatArray, Volume
 from provenance.canonical import json_digest
-from provenance.content_credentials import ContentCredentials, Origin
+from provenance.signatures.content_credentials import ContentCredentials, Origin
 from provenance.statement import provenance_reference, to_claims
 from veraicon.marking import mark_preview
 from veraicon.publishing import STATEMENT

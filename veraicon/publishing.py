@@ -36,10 +36,10 @@ from fhir_adapter.store import FhirStore
 from provenance.as_dicom import embed_series
 from provenance.as_prov import to_prov_json
 from provenance.attest import PROV_NAME, SIDECAR_NAME, attest, sidecar
-from provenance.dicom_signature import DicomSigner, sign_dataset
 from provenance.digests import dataset_digest, has_pixels, pixel_digest
 from provenance.lineage import of_sidecar
 from provenance.log_proof import LogProof
+from provenance.signatures.dicom_signature import DicomSigner, sign_dataset
 from provenance.signing import SigningKey
 from provenance.statement import provenance_reference, sign_statement, targets_digest
 from veraicon import faults

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import ConfigurationError
-from provenance.keyring import Keyring, RetiredKey
+from provenance.signatures.keyring import Keyring, RetiredKey
 from provenance.signing import SigningKey
 from veraicon.artifacts import BYTES, save
 from veraicon.settings import Settings

@@ -30,8 +30,8 @@ from fhir_adapter.client import ClientLimits, FhirClient
 from fhir_adapter.ehr import EhrReader
 from fhir_adapter.local_store import LocalFhirStore
 from fhir_adapter.store import FhirStore
-from provenance.keyring import Keyring
 from provenance.log_proof import ATTESTATION_ENTRY
+from provenance.signatures.keyring import Keyring
 from provenance.signing import SigningKey
 from veraicon.approving import Approvals
 from veraicon.artifacts import BYTES, GENERATED_VOLUME, ArtifactFolder, Codec, json_codec
@@ -48,7 +48,7 @@ from veraicon.sections import DestinationSettings, DicomWebSettings, NodeSetting
 from veraicon.settings import Settings
 from veraicon.site_keys import KeyStore, SiteKey, key_store, keyring_of
 from veraicon.steps import SiteSteps
-from veraicon.transparency import TransparencyLog
+from veraicon.transparency.log import TransparencyLog
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from domain.errors import VerificationFailed
 from domain.series import GeneratedInstance
 from provenance.as_dicom import EmbeddedStatement, extract
 from provenance.checks import names
-from provenance.dicom_signature import check_signature
+from provenance.digesting.series_tree import InstanceProof, require_in_tree
 from provenance.digests import can_decode, dataset_digest, has_pixels, pixel_digest
 from provenance.report import Answer, Claim, judge, no, unknown, yes
-from provenance.series_tree import InstanceProof, require_in_tree
+from provenance.signatures.dicom_signature import check_signature
 from provenance.signing import STATEMENT_KIND, key_id_of, verify
 from provenance.statement import SignedClaims, StatedSeries, from_claims, provenance_reference
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from provenance.checks.companions import Attested, provenance_jws
 from provenance.checks.names import NOT_SIGNED
-from provenance.keyring import require_valid_at
 from provenance.log_proof import LogProof
 from provenance.report import Answer, no, unknown, yes
+from provenance.signatures.keyring import require_valid_at
 from provenance.signing import key_id_of
 from provenance.statement import SignedClaims
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from provenance.checks import names
 from provenance.checks.instance import InstanceFinding
+from provenance.digesting.series_tree import SeriesTree
 from provenance.report import Answer, Claim, no, summarise, unknown, yes
-from provenance.series_tree import SeriesTree
 from provenance.statement import SignedClaims, StatedSeries
 
 

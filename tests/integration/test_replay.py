@@ -25,7 +25,7 @@ from veraicon.asking import parse_asked, request_from
 from veraicon.demo import SAMPLE
 from veraicon.publishing import SIDECAR_NAME
 from veraicon.replay.comparison import Likeness
-from veraicon.replaying import ReplayOptions, ReplayReport, replay
+from veraicon.replay.replaying import ReplayOptions, ReplayReport, replay
 from veraicon.settings import Settings, load_settings
 from veraicon.wiring import open_site
 
@@ -194,7 +194,7 @@ def test_a_tampered_copy_proves_nothing_about_by_how_much_a_replay_differs(made:
     elsewhere.parent.mkdir()
     shutil.copy(made.folder(made.batch[0]) / SIDECAR_NAME, elsewhere)
     from veraicon.replay.subject import subject_of
-    from veraicon.verifying import trusted_keys
+    from veraicon.verifying.targets import trusted_keys
 
     settings = made.settings
     keys = trusted_keys(None, lambda: settings)

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from domain.errors import VerificationFailed
 from fhir_adapter.bundles import prepare_intake
 from provenance.canonical import sha256_digest
-from provenance.keyring import require_valid_at
 from provenance.log_proof import ATTESTATION_ENTRY, proof_to_json, require_logged
+from provenance.signatures.keyring import require_valid_at
 from provenance.signing import ATTESTATION_KIND, key_id_of, verify
 from tests.builders_main_job import small_bundle
 from tests.peers.postgresql import running_postgresql
@@ -28,9 +28,9 @@ from tests.peers.veraicon_site import VeraiconSite, veraicon_site
 from veraicon.asking import request_from
 from veraicon.cli import app
 from veraicon.key_changes import rotate
-from veraicon.log_evidence import attestations, kept_proofs
 from veraicon.settings import Settings, load_settings
 from veraicon.site_keys import site_keyring
+from veraicon.transparency.evidence import attestations, kept_proofs
 from veraicon.wiring import open_log, open_site
 
 _ROOT = Path(__file__).resolve().parents[2]

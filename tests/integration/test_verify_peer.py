@@ -29,7 +29,7 @@ from veraicon.commands.checking import require_one
 from veraicon.peers import named_remote
 from veraicon.recall.outputs import Outputs
 from veraicon.settings import load_settings
-from veraicon.verifying_peers import PeerQuery, PeerVerification, SeriesStanding, expected_at
+from veraicon.verifying.peers import PeerQuery, PeerVerification, SeriesStanding, expected_at
 from veraicon.wiring import open_site
 
 _SETTINGS = """

@@ -40,11 +40,11 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say which claims of a generated object are true; exit code 0 if it verifies, 1 if not."""
-    from veraicon.verifying import verify as check
+    from veraicon.verifying.targets import verify as check
 
     if peer or target is None:
         from veraicon.commands.verifying_peers import verify_peer
-        from veraicon.verifying_peers import PeerQuery
+        from veraicon.verifying.peers import PeerQuery
 
         require_one(target, peer)
         query = PeerQuery(study, patient, date, modality)
@@ -136,7 +136,7 @@ def show_model(
 ) -> None:
     """Show a model's card: what it takes, in which ranges, what it was made from, how it measured."""
     from generators.cards import bundle_folder, read_card
-    from provenance.model_card_text import to_markdown
+    from provenance.cards.markdown_card import to_markdown
 
     card = read_card(bundle_folder(name))
     if as_json:

@@ -15,8 +15,8 @@ from veraicon.commands.console import err, out, settings_of, show_json
 if TYPE_CHECKING:
     from veraicon.settings import Settings
     from veraicon.site_keys import KeyStore
-    from veraicon.transparency import TransparencyLog
-    from veraicon.witness import Witnessed
+    from veraicon.transparency.log import TransparencyLog
+    from veraicon.transparency.witness import Witnessed
 
 app = typer.Typer(help="The append-only log of what was attested: digests only.", no_args_is_help=True)
 
@@ -82,9 +82,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Compute the whole log again from its entries and compare it with each signed head and each attested job."""
-    from veraicon.log_evidence import kept_proofs
     from veraicon.site_keys import keyring_of
-    from veraicon.witness import Kept, LocalSource, witness
+    from veraicon.transparency.evidence import kept_proofs
+    from veraicon.transparency.witness import Kept, LocalSource, witness
 
     with _opened(context) as (settings, keys, log):
         report = log.check(kept_proofs(settings.storage.folder / "jobs"))
@@ -114,7 +114,7 @@ def witness_log(
     """Verify that a log has only grown since you last looked, and keep its present head: for somebody outside the site."""
     from veraicon.files import read_json
     from veraicon.site_keys import keyring_of
-    from veraicon.witness import HttpSource, Kept, LocalSource, witness
+    from veraicon.transparency.witness import HttpSource, Kept, LocalSource, witness
 
     kept, trusted = (Kept.read(file) if file.exists() else None), (read_json(keys) if keys else None)
     if url:
@@ -148,7 +148,7 @@ def _opened(context: typer.Context) -> Iterator[tuple[Settings, KeyStore, Transp
 def _digest(settings: Settings, what: str) -> str:
     """Return the digest that is meant: itself, or that of the one job whose id starts so."""
     from domain.errors import RequestInvalid
-    from veraicon.log_evidence import attestation_digest
+    from veraicon.transparency.evidence import attestation_digest
 
     if what.startswith("sha256:"):
         return what

@@ -26,7 +26,7 @@ def make_certificates(
     import dataclasses
     from datetime import UTC, datetime
 
-    from provenance.certificates import make_certificates as make
+    from provenance.signatures.certificates import make_certificates as make
 
     files = make(organization or settings_of(context).provenance.organization, to, now=datetime.now(UTC))
     if as_json:

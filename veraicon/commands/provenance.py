@@ -32,7 +32,7 @@ def show(
 ) -> None:
     """Show the lineage in a sidecar or instance whose signature holds; run `veraicon verify` for everything else."""
     from provenance.as_prov import to_prov_json
-    from veraicon.verifying import lineage_json, lineage_of, trusted_keys
+    from veraicon.verifying.targets import lineage_json, lineage_of, trusted_keys
 
     lineage = lineage_of(target, trusted_keys(keys, lambda: settings_of(context)))
     text = to_prov_json(lineage) if form is Form.PROV_JSON else lineage_json(lineage)

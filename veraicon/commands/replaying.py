@@ -10,7 +10,7 @@ import typer
 from veraicon.commands.console import err, out, settings_of, show_json
 
 if TYPE_CHECKING:
-    from veraicon.replaying import ReplayReport
+    from veraicon.replay.replaying import ReplayReport
 
 
 def replay(
@@ -37,8 +37,8 @@ def replay(
     differs or an input does; 66 if source, snapshot or weights are not at hand.
     """
     from veraicon.asking import parse_asked
-    from veraicon.replaying import ReplayOptions
-    from veraicon.replaying import replay as make_again
+    from veraicon.replay.replaying import ReplayOptions
+    from veraicon.replay.replaying import replay as make_again
 
     options = ReplayOptions(
         keys=keys,

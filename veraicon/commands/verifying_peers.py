@@ -13,7 +13,7 @@ from veraicon.commands.console import err, out, show_json
 
 if TYPE_CHECKING:
     from veraicon.settings import Settings
-    from veraicon.verifying_peers import PeerQuery, SeriesStanding
+    from veraicon.verifying.peers import PeerQuery, SeriesStanding
 
 _COLOURS = {"verified": "green", "not ours": "dim"}
 
@@ -22,8 +22,8 @@ def verify_peer(settings: Settings, name: str, query: PeerQuery, *, keys: Path |
     """Verify what a peer holds of ours and print it; exit code 1 if anything of ours is false, missing or not to be had."""
     from veraicon.database import connect, migrate
     from veraicon.peers import named_remote
-    from veraicon.verifying import trusted_keys
-    from veraicon.verifying_peers import PeerVerification, expected_at, require_query
+    from veraicon.verifying.peers import PeerVerification, expected_at, require_query
+    from veraicon.verifying.targets import trusted_keys
 
     remote, trusted = named_remote(settings, name), trusted_keys(keys, lambda: settings)
     engine = connect(settings)

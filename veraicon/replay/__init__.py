@@ -1,1 +1,1 @@
-"""Parts of `veraicon.replaying`: what is replayed, with which weights, how it compares, what differs."""
+"""Parts of `veraicon.replay.replaying`: what is replayed, with which weights, how it compares, what differs."""

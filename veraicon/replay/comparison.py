@@ -17,8 +17,8 @@ from pydicom.uid import SegmentationStorage
 
 from domain.model_card import ModelCard
 from domain.series import GeneratedInstance, GeneratedSeries
+from provenance.digesting.series_tree import SeriesTree
 from provenance.digests import has_pixels
-from provenance.series_tree import SeriesTree
 from provenance.statement import StatedSeries
 
 # Largest difference of a voxel as a share of the output range, four steps of MR's twelve bits, and largest share of voxels that

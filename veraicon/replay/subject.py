@@ -22,7 +22,7 @@ from provenance.statement import SignedClaims, from_claims
 from provenance.verification import verify_instance
 from veraicon.files import dicom_files, read_json
 from veraicon.settings import Settings
-from veraicon.verifying import verify
+from veraicon.verifying.targets import verify
 
 Json = Mapping[str, Any]
 

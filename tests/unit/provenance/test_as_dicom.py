@@ -9,7 +9,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from domain.errors import AttestationError, VerificationFailed
 from provenance.as_dicom import PRIVATE_CREATOR, PRIVATE_GROUP, embed, embed_series, extract
-from provenance.series_tree import SeriesTree
+from provenance.digesting.series_tree import SeriesTree
 from provenance.signing import SigningKey
 from tests.builders_provenance import make_instance, make_series, through_file
 

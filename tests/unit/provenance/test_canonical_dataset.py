@@ -15,8 +15,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from dicom_node.holding.files import to_part10
 from dicom_node.writing import SummaryForm
-from provenance.canonical_dataset import canonical_bytes, encoded_anew
-from provenance.plain_elements import plain_sequence, with_header, with_item_header
+from provenance.digesting.canonical_dataset import canonical_bytes, encoded_anew
+from provenance.digesting.plain_elements import plain_sequence, with_header, with_item_header
 from tests.builders_objects import written_objects
 from tests.builders_provenance import make_instance, through_file
 

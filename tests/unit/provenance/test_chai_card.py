@@ -12,9 +12,9 @@ import pytest
 from domain.model_card import Interval, Measurement, ModelCard
 from generators.cards import bundle_folder, encode_card, read_card, write_card
 from generators.run_facts import known_failures
-from provenance import card_json
-from provenance.chai_card import NAMESPACE, to_chai_xml
-from provenance.model_card_text import NOT_KNOWN, to_markdown
+from provenance.cards import card_json
+from provenance.cards.chai_card import NAMESPACE, to_chai_xml
+from provenance.cards.markdown_card import NOT_KNOWN, to_markdown
 from tests.builders_quality import make_card
 
 _METRIC = ("MetricGoal", "Results", "Interpretation", "TestType", "TestingDataDescription", "ValidationProcessAndJustification")

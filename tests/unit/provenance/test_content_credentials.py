@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from domain.errors import ConfigurationError, RequestInvalid
-from provenance.certificates import make_certificates
-from provenance.content_credentials import ORIGIN_LABEL, ContentCredentials, Origin
+from provenance.signatures.certificates import make_certificates
+from provenance.signatures.content_credentials import ORIGIN_LABEL, ContentCredentials, Origin
 from tests.builders_marks import site_certificates
 
 c2pa = pytest.importorskip("c2pa", reason="c2pa-python not here (extra c2pa)")

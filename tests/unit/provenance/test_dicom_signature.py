@@ -15,7 +15,7 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless
 
 from dicom_node.holding.files import to_part10
 from domain.errors import AttestationError, ConfigurationError
-from provenance.dicom_signature import DicomSigner, sign_dataset
+from provenance.signatures.dicom_signature import DicomSigner, sign_dataset
 from provenance.signing import SigningKey
 from provenance.verification import verify_instance
 from tests.builders_marks import MADE, published, site_certificates, site_signer, written

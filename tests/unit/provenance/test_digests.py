@@ -21,8 +21,8 @@ from pydicom.uid import (
 
 from domain.errors import UnreadableInstance
 from provenance.as_dicom import embed
+from provenance.digesting.series_tree import SeriesTree
 from provenance.digests import dataset_digest, pixel_digest, resource_digest
-from provenance.series_tree import SeriesTree
 from provenance.signing import SigningKey
 from tests.builders_provenance import make_instance, make_series, through_file
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from domain.errors import VerificationFailed
-from provenance.keyring import Keyring, RetiredKey, require_valid_at, sign_handover, sign_revocation, with_successor
+from provenance.signatures.keyring import Keyring, RetiredKey, require_valid_at, sign_handover, sign_revocation, with_successor
 from provenance.signing import ATTESTATION_KIND, SigningKey, verify
 
 OLD, NEW, FOREIGN = SigningKey.generate(), SigningKey.generate(), SigningKey.generate()

@@ -11,6 +11,7 @@ import pytest
 
 from domain.errors import VerificationFailed
 from provenance.canonical import sha256_digest
+from provenance.digesting.merkle import consistency_path, inclusion_path, leaf_hash, nodes_of, tree_root
 from provenance.log_proof import (
     ATTESTATION_ENTRY,
     RECALL_ENTRY,
@@ -21,7 +22,6 @@ from provenance.log_proof import (
     require_logged,
     sign_head,
 )
-from provenance.merkle import consistency_path, inclusion_path, leaf_hash, nodes_of, tree_root
 from provenance.signing import SigningKey
 
 KEY, OTHER = SigningKey.generate(), SigningKey.generate()

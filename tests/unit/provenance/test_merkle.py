@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import VerificationFailed
-from provenance.merkle import (
+from provenance.digesting.merkle import (
     EMPTY_ROOT,
     consistency_path,
     inclusion_path,

@@ -11,8 +11,8 @@ from domain.attestation import Approval
 from domain.errors import AttestationError, VerificationFailed
 from domain.findings import Finding, Outcome
 from provenance.canonical import canonical_json, named_information
-from provenance.model_card_text import to_markdown
-from provenance.series_tree import SeriesTree
+from provenance.cards.markdown_card import to_markdown
+from provenance.digesting.series_tree import SeriesTree
 from provenance.statement import from_claims, targets_digest, to_claims
 from tests.builders_provenance import NOW, SALT, SOURCE_SERIES, make_instance, make_series, make_statement
 from tests.builders_quality import make_card

@@ -13,7 +13,7 @@ _HEAVY = ("torch", "monai", "transformers")
     [
         "import veraicon.server",
         "import veraicon.doctor",
-        "import veraicon.verifying",
+        "import veraicon.verifying.targets",
         "import veraicon.demo",
         "import sys; sys.argv = ['veraicon', '--help']; import runpy; runpy.run_module('veraicon', run_name='__main__')",
         "import sys; sys.argv = ['veraicon', 'doctor', '--json']; import runpy; runpy.run_module('veraicon', run_name='__main__')",

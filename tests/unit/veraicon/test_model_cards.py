@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from generators.cards import bundle_folder, encode_card, read_card
-from provenance.chai_card import to_chai_xml
-from provenance.model_card_text import to_markdown
+from provenance.cards.chai_card import to_chai_xml
+from provenance.cards.markdown_card import to_markdown
 from veraicon.api.app import create_app
 from veraicon.cli import app
 from veraicon.settings import load_settings

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from domain.errors import ConfigurationError, RequestInvalid, VerificationFailed
-from provenance.keyring import require_valid_at
 from provenance.log_proof import ATTESTATION_ENTRY, proof_to_json, require_logged
+from provenance.signatures.keyring import require_valid_at
 from provenance.signing import ATTESTATION_KIND, SigningKey, key_id_of, verify
 from veraicon.database import connect, migrate
 from veraicon.doctor import examine
 from veraicon.key_changes import revoke, rotate
 from veraicon.settings import Settings, load_settings
 from veraicon.site_keys import KeyStore, SiteKey, key_store, keyring_of, site_keyring
-from veraicon.transparency import TransparencyLog
-from veraicon.witness import Kept, LocalSource, witness
+from veraicon.transparency.log import TransparencyLog
+from veraicon.transparency.witness import Kept, LocalSource, witness
 
 
 @pytest.fixture

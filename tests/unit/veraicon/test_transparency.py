@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from domain.attestation import Attestation
 from domain.errors import RequestInvalid, ResourceNotFound, VerificationFailed
 from provenance.canonical import canonical_json, sha256_digest
+from provenance.digesting.merkle import leaf_hash, nodes_of, require_consistent, tree_root
 from provenance.log_proof import (
     ATTESTATION_ENTRY,
     RECALL_ENTRY,
@@ -25,17 +26,16 @@ from provenance.log_proof import (
     require_logged,
     sign_head,
 )
-from provenance.merkle import leaf_hash, nodes_of, require_consistent, tree_root
 from provenance.signing import SigningKey
-from veraicon import transparency
 from veraicon.api.app import create_app
 from veraicon.database import connect, migrate
-from veraicon.log_evidence import kept_proofs
 from veraicon.publishing import ATTESTATION
 from veraicon.settings import load_settings
-from veraicon.transparency import TransparencyLog
+from veraicon.transparency import log as transparency
+from veraicon.transparency.evidence import kept_proofs
+from veraicon.transparency.log import TransparencyLog
+from veraicon.transparency.witness import Kept, LocalSource, witness
 from veraicon.wiring import open_site
-from veraicon.witness import Kept, LocalSource, witness
 
 KEY = SigningKey.generate()
 KEYS = KEY.public_jwks()

@@ -16,8 +16,8 @@ from provenance.attest import SIDECAR_NAME
 from provenance.checks.names import MEANINGS
 from provenance.report import VerificationReport
 from tests.builders_tamperings import BUNDLE, KEY, PROVENANCE, Case, publish_into
-from veraicon.verifying import verify
-from veraicon.verifying_files import examine_files
+from veraicon.verifying.files import examine_files
+from veraicon.verifying.targets import verify
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs" / "provenance.md"

@@ -16,7 +16,7 @@ from provenance.recall_as_fhir import is_recall_of
 from provenance.statement import provenance_reference
 from provenance.verification import Beside
 from veraicon.settings import Settings
-from veraicon.verifying_files import sidecar_in
+from veraicon.verifying.files import sidecar_in
 from veraicon.wiring import open_fhir
 
 Json = Mapping[str, Any]

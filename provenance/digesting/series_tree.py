@@ -14,7 +14,7 @@ from domain.errors import AttestationError, VerificationFailed
 from domain.identifiers import InstanceUid
 from domain.series import GeneratedInstance
 from provenance.canonical import canonical_json, require_digest
-from provenance.merkle import HASH_BYTES, Node, inclusion_path, leaf_hash, nodes_of, root_of_inclusion, tree_root
+from provenance.digesting.merkle import HASH_BYTES, Node, inclusion_path, leaf_hash, nodes_of, root_of_inclusion, tree_root
 
 # Two hashes a level; no series has 2**32 instances.
 _MAX_PATH = 64

@@ -25,7 +25,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import PersonName
 
-from provenance.plain_elements import (
+from provenance.digesting.plain_elements import (
     PADDED_AROUND,
     PADDED_BEHIND,
     plain_content,

@@ -39,7 +39,7 @@ from veraicon.replay.differences import Difference, Here, differences
 from veraicon.replay.subject import Subject, from_archive, job_folder, subject_of
 from veraicon.settings import Settings
 from veraicon.steps import SiteSteps
-from veraicon.verifying import trusted_keys
+from veraicon.verifying.targets import trusted_keys
 from veraicon.wiring import Site, open_outputs, open_site, worker_steps
 
 Json = Mapping[str, Any]

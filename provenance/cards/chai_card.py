@@ -16,7 +16,7 @@ from typing import TypeAlias
 from xml.etree import ElementTree as ET
 
 from domain.model_card import Measurement, ModelCard
-from provenance.model_card_text import NOT_KNOWN, bullets, input_rows, output_rows, training_rows
+from provenance.cards.markdown_card import NOT_KNOWN, bullets, input_rows, output_rows, training_rows
 
 NAMESPACE = "https://mc.chai.org/v0.2/schema.xsd"
 MEDIA_TYPE = "application/xml"

@@ -16,8 +16,8 @@ from sqlmodel import Session, col, select
 
 from domain.errors import AttestationError, VerificationFailed
 from provenance.canonical import sha256_digest
+from provenance.digesting.merkle import leaf_hash, node_hash
 from provenance.log_proof import TreeHead, log_entry, verified_head
-from provenance.merkle import leaf_hash, node_hash
 from veraicon.tables import LogHeadRow, LogIdentityRow, LogLeafRow, LogNodeRow
 
 _PAGE = 512

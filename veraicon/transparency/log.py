@@ -21,12 +21,12 @@ from sqlmodel import Session, col, select
 from dicom_node.holding.transactions import in_transaction
 from domain.errors import RequestInvalid, ResourceNotFound, VerificationFailed
 from provenance.canonical import instant, sha256_digest
-from provenance.keyring import without_times
+from provenance.digesting.merkle import EMPTY_ROOT, Node, consistency_path, inclusion_path, leaf_hash, node_hash, tree_root
 from provenance.log_proof import ENTRY_KINDS, KEY_ENTRY, LogProof, TreeHead, log_entry, sign_head, verified_head
-from provenance.merkle import EMPTY_ROOT, Node, consistency_path, inclusion_path, leaf_hash, node_hash, tree_root
+from provenance.signatures.keyring import without_times
 from provenance.signing import SigningKey
-from veraicon.log_check import KeptProof, LogReport, check_log
 from veraicon.tables import LogHeadRow, LogIdentityRow, LogLeafRow, LogNodeRow
+from veraicon.transparency.check import KeptProof, LogReport, check_log
 
 _THE_LOG = 1
 

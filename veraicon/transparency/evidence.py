@@ -8,9 +8,9 @@ from pathlib import Path
 from domain.attestation import Attestation
 from domain.errors import RequestInvalid
 from provenance.canonical import sha256_digest
-from veraicon.log_check import KeptProof
 from veraicon.pipeline import JobState
 from veraicon.publishing import ATTESTATION
+from veraicon.transparency.check import KeptProof
 
 _ATTESTED = f"{JobState.ATTESTED.value}{ATTESTATION.suffix}"
 

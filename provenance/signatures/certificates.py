@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from domain.errors import RequestInvalid
-from provenance.dicom_signature import MIN_RSA_BITS
+from provenance.signatures.dicom_signature import MIN_RSA_BITS
 
 _DOCUMENT_SIGNING = ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 # C2PA's own, and the one that its library takes without being told of others: id-kp-emailProtection.

@@ -1,7 +1,7 @@
 """Elements that lie in Explicit VR Little Endian and are canonical but for their padding: taken as bytes, not decoded.
 
 Each function answers None for what is not so plain: other characters than ASCII, numbers in another form, private elements,
-undefined lengths. Then the value has to be decoded and encoded again (`provenance.canonical_dataset`).
+undefined lengths. Then the value has to be decoded and encoded again (`provenance.digesting.canonical_dataset`).
 """
 
 from __future__ import annotations

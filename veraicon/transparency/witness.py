@@ -20,14 +20,14 @@ import httpx
 
 from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable, RequestInvalid, VerificationFailed
 from provenance.canonical import sha256_digest
-from provenance.keyring import with_successor, without_times
+from provenance.digesting.merkle import require_consistent
 from provenance.log_proof import KEY_ENTRY, TreeHead, head_to_json, parse_hashes, verified_head
-from provenance.merkle import require_consistent
+from provenance.signatures.keyring import with_successor, without_times
 from veraicon.artifacts import BYTES, save
 from veraicon.files import read_json
 
 if TYPE_CHECKING:  # a witness needs no database
-    from veraicon.transparency import TransparencyLog
+    from veraicon.transparency.log import TransparencyLog
 
 VERSION = "veraicon-witness/1"
 PAGE = 1000

@@ -22,7 +22,7 @@ from provenance.lineage import Lineage, of_instance, of_sidecar
 from provenance.report import Claim, Truth, VerificationReport, sum_up
 from provenance.verification import Beside, judge_beside, judge_instance, judge_series, verify_provenance, verify_sidecar
 from veraicon.files import read_json
-from veraicon.verifying_files import (
+from veraicon.verifying.files import (
     PROVENANCE_NAME,
     Found,
     examine_files,
@@ -144,7 +144,7 @@ def lineage_json(lineage: Lineage) -> str:
 
 def _asker(settings: Callable[[], Settings]) -> AskSite:
     try:
-        from veraicon.verifying_site import ask_site
+        from veraicon.verifying.site import ask_site
     except ModuleNotFoundError:  # the verifier alone is installed: it knows no site
         return lambda _request, beside: beside
     return ask_site(settings())

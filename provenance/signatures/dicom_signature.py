@@ -34,9 +34,9 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from domain.errors import AttestationError, ConfigurationError
-from provenance.dicom_mac import NOT_SIGNED, message_digest, signable, typed
 from provenance.digests import SIGNATURE_TAGS
 from provenance.report import Answer, no, unknown, yes
+from provenance.signatures.dicom_mac import NOT_SIGNED, message_digest, signable, typed
 
 MIN_RSA_BITS = 3072
 

@@ -1,0 +1,1 @@
+"""The model card in its forms: the digested file, Markdown for people, CHAI XML."""

@@ -1,0 +1,1 @@
+"""What digests are made of: data sets in one encoding, Merkle trees, the tree of a series."""

@@ -1,0 +1,1 @@
+"""Keys, certificates, and the signatures that other fields verify: DICOM Digital Signatures, Content Credentials."""
