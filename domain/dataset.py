@@ -192,21 +192,29 @@ def leaks(manifest: DatasetManifest) -> tuple[str, ...]:
     """Return in words how a person's images could be in two parts; empty where they cannot.
 
     Checked are the parts of each subject, that each is the one that the split deals, that no series is listed twice, and that
-    what was made from one source counts as one subject, the source itself among it.
+    what was made from one source series or study counts as one subject, the source itself among it.
     """
     found = []
     parts: dict[str, set[str]] = {}
     owners: dict[str, set[str]] = {}
+    studies: dict[str, set[str]] = {}
     uids = [one.series_uid for member in manifest.members for one in member.series]
     for member in manifest.members:
         parts.setdefault(member.subject, set()).add(member.part)
         owners.setdefault(member.origin.source_series_uid if member.origin else member.uid, set()).add(member.subject)
+        if member.origin and member.origin.source_study_uid:
+            studies.setdefault(member.origin.source_study_uid, set()).add(member.subject)
         if member.part != (manifest.split.part_of(member.subject) if manifest.split else ""):
             found.append(f"series {member.uid} lies in another part than the split deals to its subject")
     found += [f"subject {subject} lies in {len(names)} parts" for subject, names in sorted(parts.items()) if len(names) > 1]
     found += [
         f"source series {uid} counts as {len(subjects)} subjects"
         for uid, subjects in sorted(owners.items())
+        if len(subjects) > 1
+    ]
+    found += [
+        f"source study {uid} counts as {len(subjects)} subjects"
+        for uid, subjects in sorted(studies.items())
         if len(subjects) > 1
     ]
     if len(set(uids)) != len(uids):

@@ -70,15 +70,15 @@ def content_digest(manifest: DatasetManifest) -> str:
     return json_digest({name: content[name] for name in ("name", "split", "members")})
 
 
-def dataset_file(manifest: DatasetManifest, jws: str, proof: LogProof) -> dict[str, Any]:
+def dataset_file(manifest: DatasetManifest, jws: str, proof: LogProof | None) -> dict[str, Any]:
     """Return the content of the file of a version.
 
     Parameters
     ----------
     jws : str
         Compact JWS of `sign_manifest`; the file holds it without its payload, which stands beside it for people to read.
-    proof : LogProof
-        That the JWS is in the transparency log.
+    proof : LogProof or None
+        That the JWS is in the transparency log; None: it is not yet, and such a file does not verify.
     """
     header, _, signature = jws.split(".")
     return {
@@ -86,7 +86,7 @@ def dataset_file(manifest: DatasetManifest, jws: str, proof: LogProof) -> dict[s
         "manifest": manifest_to_json(manifest),
         "instances": {one.series_uid: [instance_entry(i) for i in one.instances] for m in manifest.members for one in m.series},
         "signature": f"{header}..{signature}",
-        "log": proof_to_json(proof),
+        "log": proof_to_json(proof) if proof else None,
     }
 
 
@@ -106,6 +106,12 @@ def sign_manifest(manifest: DatasetManifest, key: SigningKey) -> str:
     return key.sign(manifest_to_json(manifest), kind=DATASET_KIND)
 
 
+def jws_of(content: Mapping[str, Any]) -> str:
+    """Return the compact JWS of a file, whole again; not verified."""
+    head, _, tail = str(content["signature"]).split(".")
+    return f"{head}.{to_base64url(canonical_json(content['manifest']))}.{tail}"
+
+
 def read_dataset_file(content: object, keys: Mapping[str, Any]) -> VerifiedDataset:
     """Return the version in a file, if everything that can be checked without its images holds.
 
@@ -120,8 +126,7 @@ def read_dataset_file(content: object, keys: Mapping[str, Any]) -> VerifiedDatas
     if not isinstance(manifest, Mapping) or not isinstance(signature, str):
         raise _untrue("a data set file without manifest or signature")
     verify_detached(signature, manifest, keys, kind=DATASET_KIND)
-    head, _, tail = signature.split(".")
-    jws = f"{head}.{to_base64url(canonical_json(manifest))}.{tail}"
+    jws = jws_of(content)
     proof = require_logged(content["log"], sha256_digest(jws.encode("ascii")), DATASET_ENTRY, keys)
     require_valid_at(key_id_of(jws), keys, proof.logged_at)
     parsed = manifest_from_json(manifest, content["instances"])

@@ -1,7 +1,7 @@
 """Proofs that a signed object is in the transparency log, and that the log only grew when the object came.
 
-A log is a Merkle tree (`provenance.digesting.merkle`) over entries; an entry is canonical JSON with the kind, the SHA-256 of the
-signed object and the time. Nothing else of the object is in the log, so the log can be open to everybody.
+A log is a Merkle tree (`provenance.digesting.merkle`) over entries; an entry is canonical JSON with the kind, the SHA-256 of
+the signed object and the time. Nothing else of the object is in the log, so the log can be open to everybody.
 
 References
 ----------

@@ -26,6 +26,8 @@ _NEEDED = ("PatientID", "StudyDate", "StudyTime", "StudyInstanceUID", "Modality"
 _NUMBERS = ("StudyID", "SeriesNumber", "InstanceNumber")
 _NO_NUMBER = "0"
 FILE_SET_ID = "VERAICON"
+# What a killed process leaves beside the folder begins so.
+UNFINISHED = ".unfinished-"
 
 
 def write_file_set(files: Iterable[Path], folder: Path) -> int:
@@ -56,7 +58,7 @@ def write_file_set(files: Iterable[Path], folder: Path) -> int:
             sources[str(header.SOPInstanceUID)] = path
             headers.append(header)
     _require_writable(folder, len(sources))
-    making = folder.parent / f".{uuid.uuid4().hex}.part"
+    making = folder.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
     making.mkdir(parents=True)
     try:
         _write(headers, sources, making)

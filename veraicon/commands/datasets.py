@@ -38,7 +38,7 @@ def create(
     ] = None,
     source_licence: Annotated[str, typer.Option(help="Licence of the source series.")] = "not stated",
     split: Annotated[str, typer.Option(help="Parts and their shares: train=0.8,test=0.2")] = "",
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split.", min=0, max=2**53 - 1)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Make the next version of a data set; where nothing changed, the latest one stays the latest."""
@@ -159,7 +159,7 @@ def _verified_here(context: typer.Context, target: str, trusted: dict[str, Any] 
 
 
 def _suffix(value: str) -> str:
-    if not value.isalnum():
+    if not (value.isascii() and value.isalnum()):
         raise typer.BadParameter("letters and digits only, as T1w")
     return value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +66,7 @@ def recall(
     settings = settings_of(context)
     with _opened(context) as (site, recaller):
         tokens = tokens_of(site.salt, source_patient, system, settings.pairing) if source_patient else ()
-        selection = Selection(weights, tokens, source_study, software, _utc(since), _utc(until), request)
+        selection = Selection(weights, tokens, source_study, software, _utc(since), _end_of(_utc(until)), request)
         planned = planning.plan(site, selection)
         if not execute:
             _show_plan(planning.tell_plan(site, planned), as_json=as_json)
@@ -75,6 +75,8 @@ def recall(
 
         recall_id = planning.begin(site, planned, reason=RecallReason(str(reason)), note=note, by=by)
         err.print(f"recall {recall_id}")
+        if not planned.outputs and not planned.jobs:
+            err.print("nothing of ours was made of this source: is it spelt right? From now on it is refused as a source")
         _carry_through(recaller, recall_id, as_json=as_json)
 
 
@@ -125,7 +127,14 @@ def lift_recall(context: typer.Context, recall: RecallId, by: Annotated[str, typ
     with _opened(context) as (_, recaller):
         found = recaller.recalls.find(recall)
         recaller.recalls.lift(found, by=by)
-    err.print(f"{found.recall_id}: new requests of its source are taken again")
+        others = [
+            one.recall_id[:8]
+            for one in recaller.recalls.all()
+            if one.lifted_at is None and (one.blocked_patients or one.blocked_study)
+        ]
+    err.print(f"{found.recall_id}: no longer refuses its source")
+    if others:
+        err.print(f"other recalls that refuse a source, perhaps the same: {', '.join(others)}")
 
 
 @contextmanager
@@ -181,6 +190,13 @@ def _show_plan(told: dict[str, Any], *, as_json: bool) -> None:
         out.print(f"{job['job']}  {job['state']}: on its way, would be cancelled")
     before = f"; {len(told['recalled_before'])} were recalled before" if told["recalled_before"] else ""
     err.print(f"{len(told['outputs'])} outputs, {len(told['jobs_to_cancel'])} jobs on their way{before}; nothing was changed")
+
+
+def _end_of(moment: datetime | None) -> datetime | None:
+    """A date without a time means all of that day."""
+    if moment is None or (moment.hour, moment.minute, moment.second) != (0, 0, 0):
+        return moment
+    return moment + timedelta(days=1) - timedelta(microseconds=1)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -70,7 +70,8 @@ def _personal(manifest: DatasetManifest) -> str:
     sources = manifest.of_kind(MemberKind.SOURCE)
     held = f"{len(sources)} members are images of real people; they are here only where the export was asked for them."
     none = "No image of a real person is a member."
-    return f"{held if sources else none} Subjects are salted tokens."
+    linkable = "the manifest names source series by UID, so whoever can search the PACS can find the person"
+    return f"{held if sources else none} Subjects are salted tokens; {linkable}."
 
 
 def _context() -> dict[str, Any]:

@@ -34,7 +34,8 @@ _PURPOSE = b"veraicon dataset subject\x00"
 def subject_token(salt: bytes, patient: PatientIdentifier) -> str:
     """Return the token that groups everything of one person: equal for equal identifiers, and nothing without the site's salt.
 
-    It differs from the token that recalls use, so a published data set cannot be laid beside the book of outputs.
+    It differs from the token that recalls use. It hides who the person is, not which series is meant: a manifest names request
+    and source by their UIDs, so whoever can search the PACS can find the person.
     """
     told = canonical_json({"system": patient.system, "value": patient.value})
     return f"sha256:{hmac.new(salt, _PURPOSE + told, hashlib.sha256).hexdigest()}"

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from dicom_node.objects.file_set import UNFINISHED
 from domain.dataset import DatasetManifest, Member, MemberKind
 from domain.identifiers import InstanceUid
 from domain.series import GeneratedInstance
 from provenance.digests import dataset_digest, has_pixels, pixel_digest
 
 # Files with which an export is made; none is left when it is done.
-WORKING = (".lock", ".unfinished-")
+WORKING = (".lock", UNFINISHED)
 
 _SUBJECT_DIGITS, _SESSION_DIGITS = 16, 12
 
@@ -68,7 +69,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
 def listed_files(root: Path) -> dict[str, Path]:
     """Return the files of an export by name, those that `veraicon.datasets.staging` works with left out."""
     files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    return {name: path for name, path in files.items() if not path.name.startswith(WORKING)}
+    return {name: path for name, path in files.items() if not any(part.startswith(WORKING) for part in name.split("/"))}
 
 
 def file_digest(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,8 +67,8 @@ def staged(target: Path, identity: str) -> Iterator[Staging]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / _LOCK):
-            for leftover in folder.rglob(f"{_UNFINISHED}*"):
-                leftover.unlink()
+            for leftover in sorted(folder.rglob(f"{_UNFINISHED}*")):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
             yield Staging(folder)
             (folder / _LOCK).unlink()
             _require_free(target)

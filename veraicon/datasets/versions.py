@@ -21,11 +21,12 @@ from domain.errors import RequestInvalid, ResourceNotFound
 from provenance.dataset_manifest import (
     content_digest,
     dataset_file,
+    jws_of,
     manifest_digest,
     manifest_from_json,
     sign_manifest,
 )
-from provenance.log_proof import LogProof
+from provenance.log_proof import LogProof, proof_to_json
 from provenance.signing import SigningKey
 from veraicon.datasets.tables import DatasetVersionRow
 
@@ -100,9 +101,10 @@ class DatasetVersions:
             members=dealt,
         )
         if latest and latest.content_digest == content_digest(manifest):
+            self.file_of(latest)
             return self.manifest(latest), False
-        jws = sign_manifest(manifest, self.key)
-        row = _row(manifest, dataset_file(manifest, jws, self.enter(jws)))
+        # The number is ours in the database before the log knows of it: the log never holds two versions of one number.
+        row = _row(manifest, dataset_file(manifest, sign_manifest(manifest, self.key), None))
         self._keep(row)
         self.file_of(row)
         return manifest, True
@@ -118,7 +120,8 @@ class DatasetVersions:
         name, _, number = text.partition(":")
         with Session(self.engine) as session:
             if number:
-                row = session.get(DatasetVersionRow, (name, int(number))) if number.isdigit() else None
+                known = number.isascii() and number.isdigit() and len(number) < 10
+                row = session.get(DatasetVersionRow, (name, int(number))) if known else None
             else:
                 row = self._latest(name)
         if row is None:
@@ -143,13 +146,26 @@ class DatasetVersions:
         return manifest_from_json(content["manifest"], content["instances"])
 
     def file_of(self, row: DatasetVersionRow) -> Path:
-        """Return the file of a version, written again from its row where it is missing."""
+        """Return the file of a version, entered in the log and written again from its row where that is missing."""
+        self._enter(row)
         folder = self.folder / row.name
         path = folder / f"{row.number}.json"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_durably(folder, path.name, row.file.encode())
         return path
+
+    def _enter(self, row: DatasetVersionRow) -> None:
+        """Enter a version in the log where a process died between keeping and entering it."""
+        content = json.loads(row.file)
+        if content["log"] is not None:
+            return
+        content["log"] = proof_to_json(self.enter(jws_of(content)))
+        row.file = json.dumps(content, indent=1, ensure_ascii=False)
+        with Session(self.engine) as session:
+            same = (col(DatasetVersionRow.name) == row.name, col(DatasetVersionRow.number) == row.number)
+            session.execute(sa.update(DatasetVersionRow).where(*same).values(file=row.file))
+            session.commit()
 
     def _latest(self, name: str) -> DatasetVersionRow | None:
         query = select(DatasetVersionRow).where(DatasetVersionRow.name == name)

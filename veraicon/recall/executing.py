@@ -18,6 +18,7 @@ import structlog
 from pydicom import Dataset, dcmread
 
 from dicom_node.holding.files import to_part10
+from dicom_node.holding.headers import PARSE_ERRORS
 from dicom_node.holding.rejecting import Rejection
 from dicom_node.objects.rejection_note import NoteIdentity, rejection_note
 from domain.errors import (
@@ -93,8 +94,8 @@ class Recaller:
         return done
 
     def ask_again(self, recall: RecallRow) -> None:
-        """Let the next call ask those again that still showed what was recalled, or refused the note."""
-        again = {CopyState.STILL_SHOWN.value, CopyState.REFUSED.value}
+        """Let the next call ask those again that still showed what was recalled, refused the note, or could not be called."""
+        again = {CopyState.STILL_SHOWN.value, CopyState.REFUSED.value, CopyState.BY_HAND.value}
         for copy in self.recalls.copies(recall.recall_id):
             if copy.state in again:
                 self.recalls.tick(copy, state=CopyState.PENDING.value)
@@ -105,6 +106,7 @@ class Recaller:
             new = {(copy.recipient, copy.protocol) for copy in self.outputs.copies(row.request_id)} - known
             if row.request_id in waiting or new:
                 self.recalls.tick(row, finished_at=None)
+                self.recalls.tick(recall, finished_at=None)
 
     def _cancel_jobs(self, recall: RecallRow) -> None:
         """Stop what is on its way, outputs that are being published among them: `Outputs.leaving` refuses the rest."""
@@ -112,9 +114,17 @@ class Recaller:
             for row in self.recalls.outputs(recall.recall_id, kind=kind):
                 with suppress(RequestInvalid, JobNotFound):  # it has ended, or was no job of ours
                     self.site.jobs.cancel(row.request_id)
-                if kind == "job" and row.finished_at is None:
-                    self.recalls.tick(row, finished_at=datetime.now(UTC))
+                if kind == "job":
+                    self._settle_job(row)
         faults.reach("recall:cancelled")
+
+    def _settle_job(self, row: RecalledRow) -> None:
+        """Take a job that had written its instances before the recall began as the output that it is by now."""
+        made = self.outputs.row(row.request_id)
+        if made is not None:
+            self.recalls.tick(row, kind="output", attestation=made.attestation, finished_at=None)
+        elif row.finished_at is None:
+            self.recalls.tick(row, finished_at=datetime.now(UTC))
 
     def _notice(self, recall: RecallRow) -> str:
         """Sign what is recalled, keep it, and enter it in the log; a repeat signs the very same bytes."""
@@ -173,28 +183,49 @@ class Recaller:
         if row.fhir_at is not None:
             return
         prepared = self.site.jobs.artifacts(row.request_id).folder / f"prepared-attestation{PREPARED.suffix}"
-        if prepared.exists():
-            written = references_in(PREPARED.read(prepared).bundle)
-            superseded = next(one for one in written if one.startswith("Provenance/"))
+        written = _references(prepared) if prepared.exists() else self._nothing_kept(row)
+        withdrawn = self._withdraw_all(recall, row, notice, written)
+        faults.reach("recall:fhir")
+        self.recalls.tick(row, fhir_at=datetime.now(UTC), fhir="withdrawn" if withdrawn else "never written")
+        # A step that was attesting meanwhile either wrote before this second look, or sees the tick and reopens the output.
+        if not withdrawn and self._withdraw_all(recall, row, notice, written):
+            self.recalls.tick(row, fhir="withdrawn")
 
-            def provenance(targets: Sequence[str]) -> dict[str, object]:
-                return recall_provenance(
-                    self.site.key,
-                    recall_id=recall.recall_id,
-                    request_id=row.request_id,
-                    recalled_at=aware(recall.recalled_at),
-                    by=recall.by,
-                    organization=self.site.settings.provenance.organization,
-                    reason=RecallReason(recall.reason),
-                    note=recall.note,
-                    notice_jws=notice,
-                    targets=targets,
-                    superseded=superseded,
-                )
+    def _withdraw_all(self, recall: RecallRow, row: RecalledRow, notice: str, written: Sequence[str]) -> bool:
+        if not written:
+            return False
+        superseded = next(one for one in written if one.startswith("Provenance/"))
 
-            withdraw(self.site.fhir, written, recall_provenance_id(recall.recall_id, row.request_id), provenance)
-            faults.reach("recall:fhir")
-        self.recalls.tick(row, fhir_at=datetime.now(UTC))
+        def provenance(targets: Sequence[str]) -> dict[str, object]:
+            return recall_provenance(
+                self.site.key,
+                recall_id=recall.recall_id,
+                request_id=row.request_id,
+                recalled_at=aware(recall.recalled_at),
+                by=recall.by,
+                organization=self.site.settings.provenance.organization,
+                reason=RecallReason(recall.reason),
+                note=recall.note,
+                notice_jws=notice,
+                targets=targets,
+                superseded=superseded,
+            )
+
+        return withdraw(self.site.fhir, written, recall_provenance_id(recall.recall_id, row.request_id), provenance)
+
+    def _nothing_kept(self, row: RecalledRow) -> list[str]:
+        """No resource, where the job has written none; what a job wrote and its folder has lost cannot be withdrawn.
+
+        Raises
+        ------
+        UnreadableInstance
+            If it is lost.
+        """
+        made = self.outputs.row(row.request_id)
+        attested = made is not None and bool(made.provenance_reference)
+        if attested and self.site.jobs.starting_with(row.request_id):  # files that `generate` wrote are in no FHIR server
+            raise _lost("no Bundle in the folder of a job that has written its resources to the FHIR server")
+        return []
 
     def _tell(self, recall: RecallRow, row: RecalledRow, _notice: str) -> None:
         """Send the note to each place that holds a copy and ask what became of it."""
@@ -253,14 +284,35 @@ class Recaller:
 
     def _instances(self, row: RecalledRow) -> list[Dataset]:
         outbox: Path = self.site.jobs.artifacts(row.request_id).folder / "series"
-        found: list[Dataset] = [dcmread(path, stop_before_pixels=True) for path in sorted(outbox.glob("*.dcm"))]
+        try:
+            found: list[Dataset] = [dcmread(path, stop_before_pixels=True) for path in sorted(outbox.glob("*.dcm"))]
+        except (*PARSE_ERRORS, OSError) as error:
+            raise _lost("an instance in the folder of the job that cannot be read") from error
         if not found:
-            raise UnreadableInstance(
-                found="no instances in the folder of the job",
-                allowed="the instances as they were published",
-                action="restore the storage folder from its backup, then resume the recall",
-            )
+            raise _lost("no instances in the folder of the job")
         return found
+
+
+def _references(prepared: Path) -> list[str]:
+    """Return ``Type/id`` of what a job wrote to the FHIR server.
+
+    Raises
+    ------
+    UnreadableInstance
+        If its folder holds something else by now.
+    """
+    try:
+        return references_in(PREPARED.read(prepared).bundle)
+    except (OSError, ValueError, KeyError) as error:
+        raise _lost("a Bundle in the folder of the job that cannot be read") from error
+
+
+def _lost(found: str) -> UnreadableInstance:
+    return UnreadableInstance(
+        found=found,
+        allowed="what the job has published, as it was",
+        action="restore the storage folder from its backup, then resume the recall",
+    )
 
 
 def _note_uid(recall: RecallRow, row: RecalledRow) -> str:

@@ -65,7 +65,7 @@ class Outputs:
         self._engine, self._salt = engine, salt
 
     def made(self, statement: ProvenanceStatement, patient: PatientIdentifier) -> None:
-        """Note an output whose instances are written and have not left; a repeat changes nothing."""
+        """Note an output whose instances are written and have not left; a repeat changes nothing, what came after it stays."""
         row = OutputRow(
             request_id=statement.request_id,
             source_study_uid=statement.source_study_uid,
@@ -89,7 +89,9 @@ class Outputs:
         ]
 
         def write(session: Session) -> None:
-            session.merge(row)
+            if session.get(OutputRow, statement.request_id) is not None:
+                return
+            session.add(row)
             session.flush()
             for one in series:
                 session.merge(one)
@@ -104,10 +106,11 @@ class Outputs:
         OutputRecalled
             If it was taken back meanwhile.
         """
-        self.require_not_recalled(request_id)
         with Session(self._engine) as session:
             series = session.exec(select(OutputSeriesRow.series_uid).where(OutputSeriesRow.request_id == request_id)).all()
+        # Noted first: a recall that begins now either is seen here, or sees the copy.
         self._copied(series, recipient, protocol)
+        self.require_not_recalled(request_id)
 
     def arrived(self, request_id: str, receipt: Receipt) -> None:
         """Note that a destination has everything."""
@@ -143,6 +146,32 @@ class Outputs:
     def require_not_recalled(self, request_id: str) -> None:
         """Go on only with what is not taken back; see `require_not_recalled`."""
         require_not_recalled(self._engine, request_id)
+
+    def require_not_recalled_meanwhile(self, request_id: str) -> None:
+        """See that nothing was recalled while its resources were being written; a recall that has passed it by is reopened.
+
+        Raises
+        ------
+        OutputRecalled
+            If it was: `veraicon recall resume` then withdraws what was written.
+        """
+        with Session(self._engine) as session:
+            recalls = session.exec(select(RecalledRow.recall_id).where(RecalledRow.request_id == request_id)).all()
+        reopened = sa.update(RecalledRow).where(col(RecalledRow.request_id) == request_id)
+        unfinished = sa.update(RecallRow).where(col(RecallRow.recall_id).in_(recalls))
+
+        def write(session: Session) -> None:
+            session.execute(reopened.values(kind="output", fhir_at=None, finished_at=None))
+            session.execute(unfinished.values(finished_at=None))
+
+        if recalls:
+            in_transaction(self._engine, write)
+        self.require_not_recalled(request_id)
+
+    def row(self, request_id: str) -> OutputRow | None:
+        """Return what is kept of an output; None where nothing of the request was written."""
+        with Session(self._engine) as session:
+            return session.get(OutputRow, request_id)
 
     def require_consent(self, series: ImagingSeries) -> None:
         """Go on only with a source whose consent was not withdrawn by a recall.

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from dicom_node.holding.transactions import in_transaction
-from domain.errors import ResourceNotFound
+from domain.errors import RequestInvalid, ResourceNotFound
 from provenance.recall_notice import RecallReason
 from veraicon.recall.outputs import Copy
 from veraicon.recall.selection import Selection
@@ -80,7 +80,7 @@ class Recalls:
             # Whole seconds: DICOM, FHIR and the notice tell one time.
             recalled_at=datetime.now(UTC).replace(microsecond=0),
             blocked_patients=list(selection.patient_tokens) if consent else [],
-            blocked_study=selection.source_study if consent and not selection.patient_tokens else "",
+            blocked_study=selection.source_study if consent else "",
         )
         rows = [
             RecalledRow(recall_id=recall.recall_id, request_id=one.request_id, kind="output", attestation=one.attestation)
@@ -166,6 +166,18 @@ class Recalls:
             setattr(row, name, value)
 
     def lift(self, recall: RecallRow, *, by: str) -> None:
-        """Let the sources of a recall for consent in again; the outputs stay recalled."""
+        """Let the sources of a recall for consent in again; the outputs stay recalled.
+
+        Raises
+        ------
+        RequestInvalid
+            If the recall refuses no source, or nobody is named.
+        """
+        if not by.strip() or not (recall.blocked_patients or recall.blocked_study):
+            raise RequestInvalid(
+                found="nobody who lifts it" if not by.strip() else "a recall that refuses no source",
+                allowed="a recall for the reason consent, and the name of who decided to lift it",
+                action="see `veraicon recall list`, and name who decided with --by",
+            )
         if recall.lifted_at is None:
             self.tick(recall, lifted_at=datetime.now(UTC), lifted_by=by)

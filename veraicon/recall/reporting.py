@@ -54,7 +54,8 @@ def _output(recaller: Recaller, recall: RecallRow, row: RecalledRow) -> dict[str
         "instances": sum(len(instances) for instances in series.values()),
         "done": row.finished_at is not None,
         "hidden_here": row.hidden_at is not None,
-        "fhir_withdrawn": row.fhir_at is not None,
+        "fhir_withdrawn": row.fhir == "withdrawn",
+        "fhir": row.fhir or None,
         "attestation": row.attestation or None,
         "problem": row.problem or None,
         "copies": [

@@ -66,7 +66,8 @@ class CopyRow(SiteTable, table=True):
     recipient : str
         Name of a destination, AE title, network address or folder.
     protocol : str
-        ``dicom``, ``dicomweb``, ``archive``, ``file`` (published); ``c-get``, ``c-move``, ``wado``, ``export`` (handed out).
+        ``dicom``, ``dicomweb``, ``archive``, ``file`` (published); ``c-get``, ``c-move``, ``wado``, ``export``, ``preview``
+        (handed out).
     day : str
         ``2026-03-04``, UTC.
     accepted_at : datetime or None
@@ -122,7 +123,9 @@ class RecalledRow(SiteTable, table=True):
     attestation : str
         Digest of its attestation's JWS; empty where there is none.
     hidden_at, fhir_at, finished_at : datetime or None
-        Hidden in our archive; withdrawn from the FHIR server; nothing left to do.
+        Hidden in our archive; seen to on the FHIR server; nothing left to do.
+    fhir : str
+        ``withdrawn``, or ``never written`` where the server held nothing of it.
     problem : str
         Why the last attempt stopped; empty where it did not.
     """
@@ -135,6 +138,7 @@ class RecalledRow(SiteTable, table=True):
     attestation: str = Field(default="", max_length=71)
     hidden_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
     fhir_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    fhir: str = Field(default="", max_length=16)
     finished_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
     problem: str = ""
 

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dicom_node.objects.file_set import UNFINISHED
 from dicom_node.objects.label_map import read_label_map
 from dicom_node.reading import read_volume
 from dicom_node.writing import ImageForm
 from domain.errors import ConfigurationError, RequestInvalid, StorageExhausted, UnsupportedSeries
 from domain.volume import Volume
 from tests.builders_objects import labelled_phantom, written_objects
+from veraicon.datasets.layout import listed_files
 from veraicon.datasets.nifti import image_to_nifti, labels_to_nifti
 from veraicon.datasets.staging import staged
 
@@ -138,3 +140,17 @@ def test_a_name_that_is_taken_a_full_disk_and_a_second_process_are_named(tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="cannot be written"), staged(tmp_path / "file" / "below", "sha"):
         pass
+
+
+@pytest.mark.requirement("PROV-EXPORT-001")
+def test_what_a_killed_process_left_in_the_folder_is_not_handed_over(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), staged(target, "identity") as staging:
+        left = staging.folder / f"{UNFINISHED}of-a-file-set" / "PT000000"
+        left.mkdir(parents=True)
+        (left / "IM000000").write_bytes(b"half")
+        assert not listed_files(staging.folder), "nor is it listed as exported"
+        raise KeyboardInterrupt
+    with staged(target, "identity") as staging:
+        staging.once("whole", lambda: b"whole")
+    assert [path.name for path in target.rglob("*")] == ["whole"]

@@ -110,6 +110,7 @@ def _recalls() -> None:
         _text("attestation", 71),
         _moment("hidden_at", nullable=True),
         _moment("fhir_at", nullable=True),
+        _text("fhir", 16),
         _moment("finished_at", nullable=True),
         _text("problem"),
         sa.ForeignKeyConstraint(["recall_id"], ["recall.recall_id"]),
