@@ -145,12 +145,10 @@ def test_a_name_that_is_taken_a_full_disk_and_a_second_process_are_named(tmp_pat
 @pytest.mark.requirement("PROV-EXPORT-001")
 def test_what_a_killed_process_left_in_the_folder_is_not_handed_over(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt), staged(target, "identity") as staging:
-        left = staging.folder / f"{UNFINISHED}of-a-file-set" / "PT000000"
-        left.mkdir(parents=True)
-        (left / "IM000000").write_bytes(b"half")
-        assert not listed_files(staging.folder), "nor is it listed as exported"
-        raise KeyboardInterrupt
+    left = tmp_path / ".out.identity.part" / f"{UNFINISHED}of-a-file-set" / "PT000000"
+    left.mkdir(parents=True)
+    (left / "IM000000").write_bytes(b"half")
+    assert not listed_files(left.parent.parent), "nor is it listed as exported"
     with staged(target, "identity") as staging:
         staging.once("whole", lambda: b"whole")
     assert [path.name for path in target.rglob("*")] == ["whole"]
