@@ -18,7 +18,7 @@ import pytest
 from domain.attestation import Approval
 from provenance.attest import PROV_NAME, SIDECAR_NAME
 from provenance.checks import names
-from provenance.report import VerificationReport
+from provenance.report import Truth, VerificationReport
 from provenance.signing import ATTESTATION_KIND, STATEMENT_KIND
 from tests.builders_provenance import NOW
 from tests.builders_tamperings import (
@@ -31,6 +31,7 @@ from tests.builders_tamperings import (
     Case,
     attestation,
     block,
+    broken_recall,
     document,
     element,
     entered_as_recall,
@@ -56,6 +57,7 @@ from tests.builders_tamperings import (
     publish_into,
     published_as,
     recall,
+    recall_of_another,
     resource,
     set_value,
     signed_again,
@@ -64,6 +66,7 @@ from tests.builders_tamperings import (
     supersede,
     swap_companion,
     swap_series,
+    unsigned_recall,
     with_header,
     with_key_id_of,
     with_payload,
@@ -404,6 +407,12 @@ PROV = [
 RECALLED = [
     Tampering("a recall notice beside it", recall, names.NOT_RECALLED, "safety of patients"),
     Tampering("a Provenance that supersedes it", supersede, names.NOT_RECALLED, "wrong labels"),
+    Tampering(
+        "a forged recall in front of one that holds",
+        lambda case: (unsigned_recall(case), supersede(case)),
+        names.NOT_RECALLED,
+        "wrong labels",
+    ),
 ]
 
 GROUPS = {
@@ -472,3 +481,14 @@ def test_the_untampered_folder_leaves_nothing_unsaid_but_recalls(published: Path
     unsaid = {claim.name for claim in report.claims if claim.truth.value != "true"}
     assert unsaid == {names.NOT_RECALLED}
     assert BUNDLE in {path.name for path in published.iterdir()}
+
+
+@pytest.mark.requirement("PROV-TAMPER-001")
+def test_what_anybody_can_write_neither_takes_back_nor_says_that_nobody_did(published: Path, tmp_path: Path) -> None:
+    for number, forged in enumerate((unsigned_recall, recall_of_another, broken_recall)):
+        case = Case(Path(shutil.copytree(published, tmp_path / str(number) / "request-1")), KEY.public_jwks())
+        forged(case)
+        report = _verified(case)
+        assert report.verdict, [claim.why for claim in report.false]
+        answer = next(claim for claim in report.claims if claim.name == names.NOT_RECALLED)
+        assert answer.truth is Truth.NOT_CHECKABLE, answer.why

@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+
+_DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+class Depicted(Enum):
+    """What a picture shows, as far as its marks have to tell: a generated image alone, or one beside its real source.
+
+    References
+    ----------
+    IPTC NewsCodes, scheme Digital Source Type.
+    """
+
+    GENERATED = "trainedAlgorithmicMedia"
+    BESIDE_SOURCE = "compositeWithTrainedAlgorithmicMedia"
+
+    @property
+    def source_type(self) -> str:
+        """URI of the Digital Source Type."""
+        return _DIGITAL_SOURCE_TYPE + self.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,10 +115,13 @@ def recall_provenance(
 
 def is_recall_of(provenance: Mapping[str, Any], superseded: str) -> bool:
     """Return whether a Provenance says that it takes back what another one was published with; see `require_signed`."""
-    activity = [coding.get("code") for coding in (provenance.get("activity") or {}).get("coding") or []]
-    named = [
-        (one.get("what") or {}).get("reference") for one in provenance.get("entity") or [] if one.get("role") == "revision"
-    ]
+    try:
+        activity = [coding.get("code") for coding in (provenance.get("activity") or {}).get("coding") or []]
+        named = [
+            (one.get("what") or {}).get("reference") for one in provenance.get("entity") or [] if one.get("role") == "revision"
+        ]
+    except (AttributeError, TypeError):  # anybody may write one, in any shape: that is no recall
+        return False
     return "NULLIFY" in activity and superseded in named
 
 

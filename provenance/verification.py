@@ -52,8 +52,10 @@ class Beside:
         FHIR resources that were published with it.
     notices : sequence of str
         Recall notices (compact JWS).
-    superseding : sequence of mapping, or None
-        What the site's FHIR server holds that may take the Provenance back; None: it was not asked.
+    superseding : sequence of mapping
+        Provenance resources that may take it back, whoever gave them.
+    site_asked : bool
+        True where the FHIR server that holds its Provenance was asked for those, and `superseding` has its answer.
     prov : str or None
         PROV-JSON of the series.
     now : datetime or None
@@ -64,7 +66,8 @@ class Beside:
     attestation: Json | None = None
     resources: Sequence[Json] = ()
     notices: Sequence[str] = ()
-    superseding: Sequence[Json] | None = None
+    superseding: Sequence[Json] = ()
+    site_asked: bool = False
     prov: str | None = None
     now: datetime | None = None
 
@@ -228,7 +231,7 @@ def _timely(moments: Moments, keys: Json, beside: Beside) -> list[Claim]:
 
 
 def _recalled(signed: SignedClaims | None, digest: str, keys: Json, beside: Beside) -> Any:
-    return partial(check_recalled, signed, digest, beside.notices, beside.superseding, keys)
+    return partial(check_recalled, signed, digest, beside.notices, beside.superseding, keys, asked=beside.site_asked)
 
 
 def _signed(found: InstanceFinding, statements: Statements) -> SignedClaims | None:

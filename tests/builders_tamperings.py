@@ -393,6 +393,27 @@ def supersede(case: Case) -> None:
     case.write("superseding.json", resource)
 
 
+def unsigned_recall(case: Case) -> None:
+    """What anybody can write: it takes nothing back, and must not hide who does."""
+    supersede(case)
+    resource = case.json("superseding.json")
+    (case.folder / "superseding.json").unlink()
+    case.write("a-forgery.json", {**resource, "id": "forged", "signature": []})
+
+
+def recall_of_another(case: Case) -> None:
+    """It lies in the folder, and no server was asked for more of its kind."""
+    unsigned_recall(case)
+    resource = case.json("a-forgery.json")
+    resource["entity"][0]["what"]["reference"] = "Provenance/another"
+    case.write("a-forgery.json", resource)
+
+
+def broken_recall(case: Case) -> None:
+    unsigned_recall(case)
+    case.write("a-forgery.json", {**case.json("a-forgery.json"), "entity": "text", "signature": [{"data": 7}]})
+
+
 def other_card(found: dict[str, Any]) -> None:
     attachment = found["content"][1]["attachment"]
     card = json.loads(base64.b64decode(attachment["data"]))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from dicom_node.marking.pixel_marks import PixelMarks, VisibleMark
 from domain.errors import ReplayImpossible, RequestInvalid
-from domain.marking import Marks
+from domain.marking import Depicted, Marks
 from provenance.signatures.dicom_signature import DicomSigner
 from veraicon.artifacts import BYTES, ArtifactFolder
 from veraicon.sections import ProvenanceSettings, PublicationSettings
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from provenance.signatures.content_credentials import ContentCredentials, Origin
 
 _SECRET_BYTES = 32
+_log = structlog.get_logger(__name__)
 
 
 def pixel_marks(publication: PublicationSettings, folder: Path) -> PixelMarks:
@@ -107,8 +112,44 @@ def content_credentials(provenance: ProvenanceSettings) -> ContentCredentials | 
     return ContentCredentials.load(Path(provenance.c2pa_certificate), Path(provenance.c2pa_key))
 
 
-def mark_preview(png: bytes, origin: Origin, credentials: ContentCredentials | None) -> bytes:
-    """Return a picture of a generated volume with every mark that says so: XMP, text, and a C2PA manifest where asked for.
+@dataclass
+class PictureSigner:
+    """Signs the pictures that a server gives, with credentials that were loaded once, at its start.
+
+    A certificate that runs out while it serves stops no picture: they go on with XMP and text alone, and the log says so.
+    """
+
+    credentials: ContentCredentials
+    _told: bool = field(default=False, init=False)
+
+    def sign(self, png: bytes, origin: Origin) -> bytes:
+        """Return the picture with a C2PA manifest, or as it is where the certificate has run out."""
+        if datetime.now(UTC) <= self.credentials.valid_until:
+            return self.credentials.sign_png(png, origin)
+        if not self._told:  # once, and not for each picture
+            _log.warning(
+                "c2pa certificate has run out: pictures carry no manifest",
+                valid_until=self.credentials.valid_until.isoformat(),
+                action="renew provenance.c2pa_certificate and start again",
+            )
+            self._told = True
+        return png
+
+
+def picture_signer(provenance: ProvenanceSettings) -> PictureSigner | None:
+    """Return what signs the pictures of a server; None where the site wants no C2PA manifests.
+
+    Raises
+    ------
+    ConfigurationError
+        As `content_credentials`: one that has run out already refuses the start.
+    """
+    credentials = content_credentials(provenance)
+    return None if credentials is None else PictureSigner(credentials)
+
+
+def mark_preview(png: bytes, origin: Origin, credentials: ContentCredentials | None, depicted: Depicted) -> bytes:
+    """Return a picture with every mark that says what of it was generated: XMP, text, and a C2PA manifest where asked for.
 
     Parameters
     ----------
@@ -117,11 +158,13 @@ def mark_preview(png: bytes, origin: Origin, credentials: ContentCredentials | N
         Of which request it is, and where its lineage is found.
     credentials : ContentCredentials or None
         None: no manifest.
+    depicted : Depicted
+        The generated volume alone, or beside its source.
     """
     from dicom_node.marking.pictures import mark_png
 
-    marked = mark_png(png)
-    return marked if credentials is None else credentials.sign_png(marked, origin)
+    marked = mark_png(png, depicted)
+    return marked if credentials is None else credentials.sign_png(marked, origin, depicted)
 
 
 def origin_of_instance(ds: Dataset, keys: Mapping[str, Any]) -> Origin | None:

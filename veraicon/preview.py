@@ -1,4 +1,7 @@
-"""One picture of source and generated volume side by side, for people, with the marks that say so to programs."""
+"""One picture of source and generated volume side by side, for people, with the marks that say so to programs.
+
+The upper row is of a patient: the picture is kept, given and deleted as the source is.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from domain.grid import normalised
+from domain.marking import Depicted
 from domain.volume import FloatArray, Volume
 from provenance.canonical import json_digest
 from provenance.signatures.content_credentials import ContentCredentials, Origin
@@ -54,7 +58,7 @@ def draw(
     figure = Figure(figsize=(7.2, 5.4), facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
-    rows = (("source (received)", source, "white"), ("generated: SYNTHETIC, not a patient", generated, "#ffb347"))
+    rows = (("source (received): a patient", source, "white"), ("generated: SYNTHETIC, not a patient", generated, "#ffb347"))
     for row, (title, volume, colour) in enumerate(rows):
         for axis, plane, image in zip(axes[row], _PLANES, _middle_slices(volume), strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -63,7 +67,7 @@ def draw(
     figure.supxlabel(caption, color="white", fontsize=8)
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=130, facecolor="black")
-    path.write_bytes(mark_preview(drawn.getvalue(), origin, credentials))
+    path.write_bytes(mark_preview(drawn.getvalue(), origin, credentials, Depicted.BESIDE_SOURCE))
     return path
 
 

@@ -25,10 +25,13 @@ def draw_job(site: Site, request_id: str, path: Path) -> Path:
         If no job has this id.
     JobNotHeld
         If it has not generated a volume.
+    OutputRecalled, ConsentMissing
+        If it was recalled, or the consent of its patient was withdrawn: the picture shows the patient's own slices.
     UnreadableInstance
         If the source series is no longer in the archive.
     """
     request = request_of(site.jobs.get(request_id))
+    site.outputs.require_not_recalled(request_id)
     folder = site.jobs.artifacts(request_id).folder
     kept = folder / f"{JobState.GENERATED.value}{GENERATED_VOLUME.suffix}"
     if not kept.exists():
@@ -38,6 +41,9 @@ def draw_job(site: Site, request_id: str, path: Path) -> Path:
             action="wait for it: `veraicon job list`",
         )
     source: ImagingSeries = json_codec(ImagingSeries).read(folder / f"{JobState.RECEIVED.value}.json")
+    site.outputs.require_consent(source)
+    # Kept by whoever asked: a recall tells them. Before it is written an output stands in no book, and nor does its picture.
+    site.outputs.hand_out(list(site.outputs.series(request_id)), str(path.absolute()), "preview")
     generated = GENERATED_VOLUME.read(kept)
     volume = to_patient_axes(read_volume(site.archive.datasets(source)))
     return draw(

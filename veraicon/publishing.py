@@ -149,6 +149,7 @@ class Publisher:
                 allowed="one transaction with Device, DocumentReference, ImagingStudy and Provenance",
                 action=error.action,
             ) from error
+        self.outputs.require_not_recalled_meanwhile(request.request_id)
         content = sidecar(prepared.attestation)
         (folder.folder / SIDECAR_NAME).write_text(json.dumps(content, indent=1), encoding="utf-8")
         lineage = of_sidecar(content, self.key.public_jwks())

@@ -164,7 +164,7 @@ class GenerationSettings(_Section):
         3, ge=0, le=20, description="new requests with another seed after a rejected volume; each rejection stays listed"
     )
     sampler_steps: int = Field(8, ge=1, le=200, description="denoising steps")
-    device: str = Field("cpu", description="cpu or cuda")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$", description="cpu or cuda (cuda:1 for another card)")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the generator; part of what decides the last bits")
 
 

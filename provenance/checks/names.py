@@ -47,7 +47,7 @@ MEANINGS = {
     RESOURCES: "the FHIR resources are those whose digests the attestation holds",
     CARD: "the model card is the one whose digest the statement holds",
     PROV_JSON: "the PROV-JSON document says what the attestation says, and nothing else about it",
-    NOT_RECALLED: "no signed recall that was given names this output",
+    NOT_RECALLED: "no signed recall that was given names this output, and the FHIR server of its Provenance, asked, holds none",
 }
 
 INSTANCE_CLAIMS = (PRESENT, SIGNED, IN_SERIES, NAMED, PIXELS, ATTRIBUTES, MARKS, DICOM_SIGNATURE)

@@ -17,8 +17,10 @@ def check_recalled(
     signed: SignedClaims | None,
     attestation_digest: str,
     notices: Sequence[str],
-    superseding: Sequence[Mapping[str, Any]] | None,
+    superseding: Sequence[Mapping[str, Any]],
     keys: Mapping[str, Any],
+    *,
+    asked: bool,
 ) -> Answer:
     """Say whether a recall that was given names the output.
 
@@ -26,33 +28,45 @@ def check_recalled(
     ----------
     notices : sequence of str
         Recall notices: compact JWS.
-    superseding : sequence of mapping, or None
-        Provenance resources of the site's FHIR server that may take it back; None: nobody asked it.
+    superseding : sequence of mapping
+        Provenance resources that may take it back.
+    asked : bool
+        True where the FHIR server that holds the output's Provenance was asked for them: nobody else knows that there is none.
     """
     if signed is None:
         return unknown(NOT_SIGNED)
     read, refused = _read(notices, keys)
     recalled = next((str(one) for one in read if _names(one, signed, attestation_digest)), "")
-    recalled = recalled or _superseded(superseding or (), provenance_reference(signed.request_id), keys)
-    if recalled:
-        return no(recalled)
-    if refused:
-        return unknown(f"{refused} recall notices were given that no trusted key has signed")
-    if superseding is not None:
+    taken_back, unsigned = _superseded(superseding, provenance_reference(signed.request_id), keys)
+    if recalled or taken_back:
+        return no(recalled or taken_back)
+    if refused or unsigned:
+        return unknown(f"{refused + unsigned} recalls of it, or of others, were given that no trusted key has signed")
+    if asked:
         return yes("the site's FHIR server holds no recall of it")
     if read:
         return unknown(f"{len(read)} recall notices were given, and none of them names it; the site may have made others")
     return unknown("nobody was asked: a recall is known to the site that published it")
 
 
-def _superseded(superseding: Sequence[Mapping[str, Any]], reference: str, keys: Mapping[str, Any]) -> str:
-    """When and why a signed Provenance took another one back; empty where none did."""
-    for provenance in superseding:
-        if is_recall_of(provenance, reference):
-            require_signed(provenance, keys)
-            reason = (provenance.get("reason") or [{}])[0].get("text", "no reason")
-            return f"recalled on {provenance['recorded']} because: {reason}"
-    return ""
+def _superseded(superseding: Sequence[Mapping[str, Any]], reference: str, keys: Mapping[str, Any]) -> tuple[str, int]:
+    """When and why a signed Provenance took another one back, empty where none did; and how many say so that nobody signed."""
+    recalls = [one for one in superseding if is_recall_of(one, reference)]
+    signed = [one for one in recalls if _is_signed(one, keys)]
+    if not signed:
+        return "", len(recalls)
+    reason = (signed[0].get("reason") or [{}])[0].get("text", "no reason")
+    return f"recalled on {signed[0]['recorded']} because: {reason}", len(recalls) - len(signed)
+
+
+def _is_signed(provenance: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:
+    """Whether a trusted key signed it: what anybody can write takes nothing back, however broken it is."""
+    try:
+        require_signed(provenance, keys)
+    # The others come from values that have no canonical form.
+    except (VerificationFailed, ValueError, TypeError, AttributeError, RecursionError):
+        return False
+    return True
 
 
 def _read(notices: Sequence[str], keys: Mapping[str, Any]) -> tuple[list[RecallNotice], int]:

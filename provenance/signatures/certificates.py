@@ -1,5 +1,7 @@
 """Certificates for a site that has none: its own authority, and below it one for DICOM signatures and one for C2PA manifests.
 
+And how a certificate and its key, whoever made them, are taken from their files.
+
 Nobody else knows that authority. Whoever checks has to be given its certificate; programs that follow the C2PA trust list call
 such a manifest valid and its signer unknown. A site with certificates of a known authority uses those.
 
@@ -12,21 +14,25 @@ C.1.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
 from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from domain.errors import RequestInvalid
-from provenance.signatures.dicom_signature import MIN_RSA_BITS
+from domain.errors import ConfigurationError, RequestInvalid
 
+MIN_RSA_BITS = 3072
+# RFC 5280 A.1, ub-organization-name: longer ones are refused by programs that keep to it.
+_MAX_ORGANIZATION = 64
 _DOCUMENT_SIGNING = ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 # C2PA's own, and the one that its library takes without being told of others: id-kp-emailProtection.
 _C2PA_SIGNING = (ObjectIdentifier("1.3.6.1.5.5.7.3.4"), ObjectIdentifier("1.3.6.1.4.1.62558.2.1"))
@@ -47,13 +53,64 @@ class SiteCertificates:
     c2pa_key: Path
 
 
+@dataclass(frozen=True, slots=True)
+class CertifiedKey:
+    """A certificate chain and the key of its first certificate, from two PEM files."""
+
+    first: x509.Certificate
+    private: object
+    chain_pem: str
+    key_pem: str
+
+    def __repr__(self) -> str:
+        return f"CertifiedKey(serial={self.first.serial_number})"
+
+    @property
+    def valid_until(self) -> datetime:
+        """When the first certificate runs out, aware."""
+        return self.first.not_valid_after_utc
+
+
+def load_pair(
+    certificate: Path, key: Path, *, unusable: Callable[[str], ConfigurationError], now: datetime | None = None
+) -> CertifiedKey:
+    """Return the certificate chain and the private key of two PEM files; the key may be of any kind.
+
+    Parameters
+    ----------
+    unusable : callable
+        Makes the error from what was found: what is allowed, its caller knows.
+    now : datetime or None
+        Aware; None: the clock's.
+
+    Raises
+    ------
+    ConfigurationError
+        If one cannot be read, the key is open to others, they do not belong together, or the certificate is not valid now.
+    """
+    try:
+        chain_pem, key_pem = certificate.read_text(encoding="ascii"), key.read_text(encoding="ascii")
+        first = x509.load_pem_x509_certificates(chain_pem.encode("ascii"))[0]
+        private = load_pem_private_key(key_pem.encode("ascii"), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        # The cause may hold a piece of the key: it is named by its type only.
+        raise unusable(f"a certificate or key that cannot be read ({type(error).__name__})") from None
+    if key.stat().st_mode & 0o027:
+        raise unusable("a key file that others may read, or its group may write")
+    if first.public_key() != private.public_key():
+        raise unusable("a certificate of another key")
+    if not first.not_valid_before_utc <= (now or datetime.now(UTC)) <= first.not_valid_after_utc:
+        raise unusable("a certificate that is not valid now")
+    return CertifiedKey(first, private, chain_pem, key_pem)
+
+
 def make_certificates(organization: str, folder: Path, *, now: datetime) -> SiteCertificates:
     """Write an authority's certificate and two signers' certificates with their keys; the authority's key is not kept.
 
     Parameters
     ----------
     organization : str
-        Named in each of them.
+        Named in each of them; 1 to 64 characters.
     folder : Path
         Made where it is missing; keys are readable by their owner only.
     now : datetime
@@ -62,8 +119,14 @@ def make_certificates(organization: str, folder: Path, *, now: datetime) -> Site
     Raises
     ------
     RequestInvalid
-        If one of the files exists: nothing is replaced.
+        If one of the files exists: nothing is replaced; or no certificate can carry the organization's name.
     """
+    if not 1 <= len(organization.strip()) <= _MAX_ORGANIZATION or not organization.isprintable():
+        raise RequestInvalid(
+            found=f"an organization's name of {len(organization.strip())} characters",
+            allowed=f"1 to {_MAX_ORGANIZATION} printable characters (RFC 5280)",
+            action="shorten it, or name it",
+        )
     files = SiteCertificates(
         folder / "authority.pem",
         folder / "dicom-certificate.pem",

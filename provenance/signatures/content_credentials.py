@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from domain.errors import AttestationError, ConfigurationError
+from domain.marking import Depicted
+from provenance.signatures.certificates import load_pair
 
 ORIGIN_LABEL = "org.veraicon.provenance"
 ORIGIN_VERSION = "veraicon-origin/1"
-_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_TITLES = {
+    Depicted.GENERATED: "Synthetic medical image",
+    Depicted.BESIDE_SOURCE: "Medical image of a patient and a synthetic one, side by side",
+}
 # A thumbnail of a small picture would be many times as long as the picture.
 _SETTINGS = {"builder": {"thumbnail": {"enabled": False}}}
 _ALGORITHMS = {SECP256R1.name: "es256", SECP384R1.name: "es384", SECP521R1.name: "es512"}
@@ -52,11 +55,21 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ContentCredentials:
-    """A certificate chain and its key, as c2pa-python takes them."""
+    """A certificate chain and its key, as c2pa-python takes them.
+
+    Attributes
+    ----------
+    chain, key : str
+        PEM.
+    algorithm : str
+    valid_until : datetime
+        When the first certificate of the chain runs out, aware.
+    """
 
     chain: str
     key: str
     algorithm: str
+    valid_until: datetime
 
     def __repr__(self) -> str:
         return f"ContentCredentials(algorithm={self.algorithm!r})"
@@ -79,23 +92,13 @@ class ContentCredentials:
                 allowed="the extra that makes C2PA manifests",
                 action="install veraicon[c2pa], or empty provenance.c2pa_certificate",
             ) from error
-        try:
-            chain, secret = certificate.read_text(encoding="ascii"), key.read_text(encoding="ascii")
-            first = x509.load_pem_x509_certificates(chain.encode("ascii"))[0]
-            private = load_pem_private_key(secret.encode("ascii"), password=None)
-        except (OSError, ValueError, TypeError) as error:
-            raise _unusable(f"a certificate or key that cannot be read ({type(error).__name__})") from None
-        if key.stat().st_mode & 0o027:
-            raise _unusable("a key file that others may read, or its group may write")
+        pair = load_pair(certificate, key, unusable=_unusable, now=now)
+        private = pair.private
         if not isinstance(private, EllipticCurvePrivateKey) or private.curve.name not in _ALGORITHMS:
             raise _unusable("a key on no curve that C2PA allows")
-        if first.public_key() != private.public_key():
-            raise _unusable("a certificate of another key")
-        if not first.not_valid_before_utc <= (now or datetime.now(UTC)) <= first.not_valid_after_utc:
-            raise _unusable("a certificate that is not valid now")
-        return cls(chain, secret, _ALGORITHMS[private.curve.name])
+        return cls(pair.chain_pem, pair.key_pem, _ALGORITHMS[private.curve.name], pair.valid_until)
 
-    def sign_png(self, png: bytes, origin: Origin) -> bytes:
+    def sign_png(self, png: bytes, origin: Origin, depicted: Depicted = Depicted.GENERATED) -> bytes:
         """Return the picture with a manifest in it; any change of a byte afterwards shows.
 
         Raises
@@ -110,7 +113,7 @@ class ContentCredentials:
             with (
                 Context.from_dict(_SETTINGS) as context,
                 Signer.from_info(C2paSignerInfo(self.algorithm, self.chain.encode(), self.key.encode(), None)) as signer,
-                Builder(_manifest(origin), context=context) as builder,
+                Builder(_manifest(origin, depicted), context=context) as builder,
             ):
                 builder.sign(signer, "image/png", BytesIO(png), signed)
         except C2paError as error:
@@ -122,19 +125,23 @@ class ContentCredentials:
         return signed.getvalue()
 
 
-def _manifest(origin: Origin) -> str:
+def _manifest(origin: Origin, depicted: Depicted) -> str:
     ours: dict[str, Any] = {
         "version": ORIGIN_VERSION,
         "requestId": origin.request_id,
         "provenance": origin.provenance,
         "statementDigest": origin.statement_digest or None,
     }
-    created = {"action": "c2pa.created", "digitalSourceType": _SOURCE_TYPE, "softwareAgent": {"name": "Veraicon"}}
+    created = {
+        "action": "c2pa.created",
+        "digitalSourceType": depicted.source_type,
+        "softwareAgent": {"name": "Veraicon"},
+    }
     return json.dumps(
         {
             "claim_generator_info": [{"name": "Veraicon"}],
             "format": "image/png",
-            "title": "Synthetic medical image",
+            "title": _TITLES[depicted],
             "assertions": [
                 {"label": "c2pa.actions.v2", "data": {"actions": [created]}},
                 {"label": ORIGIN_LABEL, "data": ours},

@@ -26,19 +26,18 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from domain.errors import AttestationError, ConfigurationError
 from provenance.digests import SIGNATURE_TAGS
 from provenance.report import Answer, no, unknown, yes
+from provenance.signatures.certificates import MIN_RSA_BITS, load_pair
 from provenance.signatures.dicom_mac import NOT_SIGNED, message_digest, signable, typed
-
-MIN_RSA_BITS = 3072
 
 _MAC_ID = 1
 _MAC_ALGORITHM = "SHA384"
@@ -47,6 +46,11 @@ _ALGORITHMS: dict[str, HashAlgorithm] = {"SHA256": SHA256(), "SHA384": SHA384(),
 _PURPOSE = ("1", "ASTM-sigpurpose", "Author's Signature")
 _MAC_CONTENT = frozenset({0x04000005, 0x04000010, 0x04000015, 0x04000020})
 _SIGNATURE_CONTENT = frozenset({0x04000005, 0x04000100, 0x04000105, 0x04000110, 0x04000401}) | NOT_SIGNED
+_SEQUENCES = (
+    (0x4FFE0001, "MAC Parameters Sequence (4FFE,0001)", _MAC_CONTENT),
+    (0xFFFAFFFA, "Digital Signatures Sequence (FFFA,FFFA)", _SIGNATURE_CONTENT),
+)
+_NO_FIT = "the Digital Signature does not fit the instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +78,12 @@ class DicomSigner:
             If one cannot be read, they do not belong together, the key is no RSA key of at least 3072 bits or open to others,
             or the certificate is not valid now or not for signing.
         """
-        try:
-            chain = x509.load_pem_x509_certificates(certificate.read_bytes())
-            private = load_pem_private_key(key.read_bytes(), password=None)
-        except (OSError, ValueError, TypeError) as error:
-            # The cause may hold a piece of the key: it is named by its type only.
-            raise _unusable(f"a certificate or key that cannot be read ({type(error).__name__})") from None
-        if key.stat().st_mode & 0o027:
-            raise _unusable("a key file that others may read, or its group may write")
-        if not isinstance(private, RSAPrivateKey) or private.key_size < MIN_RSA_BITS:
+        pair = load_pair(certificate, key, unusable=_unusable, now=now)
+        if not isinstance(pair.private, RSAPrivateKey) or pair.private.key_size < MIN_RSA_BITS:
             raise _unusable("a key that is no RSA key, or too short a one")
-        if chain[0].public_key() != private.public_key():
-            raise _unusable("a certificate of another key")
-        moment = now or datetime.now(UTC)
-        if not chain[0].not_valid_before_utc <= moment <= chain[0].not_valid_after_utc:
-            raise _unusable("a certificate that is not valid now")
-        if not _may_sign(chain[0]):
+        if not _may_sign(pair.first):
             raise _unusable("a certificate whose key usage does not allow signatures")
-        return cls(chain[0], private)
+        return cls(pair.first, pair.private)
 
 
 def certificate_digest(der: bytes) -> str:
@@ -158,8 +150,9 @@ def check_signature(ds: Dataset, certificate: str) -> Answer:
         if certificate:
             return no("the Digital Signature that was published is gone")
         return yes("the statement promises no Digital Signature, and there is none")
-    if not _well_formed(ds):
-        return no("something stands among the Digital Signatures that is none")
+    reason = _malformed(ds)
+    if reason:
+        return no(reason)
     if not certificate:
         return unknown("Digital Signatures of others, none of the site: check them by a tool that knows their certificates")
     return _check_ours(ds, [item for item in ds.DigitalSignaturesSequence if _certificate_of(item) == certificate])
@@ -167,32 +160,55 @@ def check_signature(ds: Dataset, certificate: str) -> Answer:
 
 def _check_ours(ds: Dataset, ours: list[Dataset]) -> Answer:
     if not ours:
-        return no("no Digital Signature by the certificate that the statement names")
+        return no(_none_of_ours(ds))
     reason = _encoded_anew(ds)
     if reason:
         return unknown(f"{reason}: a Digital Signature holds for the encoding in which it was made")
-    if not all(_holds(ds, item) for item in ours):
-        return no("the Digital Signature does not fit the instance")
+    reason = next((why for why in (_broken(ds, item) for item in ours) if why), "")
+    if reason:
+        return no(reason)
     return yes("the Digital Signature holds, by the certificate that the statement names")
 
 
-def _holds(ds: Dataset, item: Dataset) -> bool:
-    parameters = next((one for one in ds.MACParametersSequence if one.MACIDNumber == item.MACIDNumber), None)
-    der = _exact_der(item.CertificateOfSigner)
-    public = x509.load_der_x509_certificate(der).public_key()
-    if parameters is None or not isinstance(public, RSAPublicKey) or parameters.MACAlgorithm not in _ALGORITHMS:
-        return False
-    signed = [Tag(tag) for tag in parameters.DataElementsSigned]
+def _broken(ds: Dataset, item: Dataset) -> str:
+    """Why a Digital Signature of ours does not hold; empty where it does. Anything that it needs may be missing."""
+    parameters = next((one for one in ds.MACParametersSequence if one.get("MACIDNumber") == item.get("MACIDNumber")), None)
+    if parameters is None or "MACIDNumber" not in item:
+        return "the Digital Signature has lost its MAC parameters: no item has its MAC ID Number (0400,0005)"
+    algorithm = str(parameters.get("MACAlgorithm") or "")
+    if algorithm not in _ALGORITHMS:
+        found = f"of the MAC algorithm {algorithm[:16]!r}" if algorithm else "without a MAC algorithm (0400,0015)"
+        return f"a Digital Signature {found}; {', '.join(_ALGORITHMS)} still prove something"
+    signed = _tags(parameters.get("DataElementsSigned"))
+    if not signed:
+        return "the Digital Signature does not say which attributes it covers: Data Elements Signed (0400,0020) is missing"
     # What was added after signing is no less wrong than what was changed.
-    if set(signed) != {element.tag for element in ds if signable(typed(ds, element))}:
+    present = {element.tag for element in ds if signable(typed(ds, element))}
+    if set(signed) != present:
+        added, gone = len(present - set(signed)), len(set(signed) - present)
+        changes = f"{added} attributes were added and {gone} taken away"
+        return f"after signing {changes}: the Digital Signature is not over this instance"
+    if not item.get("Signature"):
+        return "the Digital Signature holds no signature: (0400,0120) is missing"
+    return "" if _fits(message_digest(ds, signed, item, algorithm), item, algorithm) else _NO_FIT
+
+
+def _fits(mac: bytes, item: Dataset, algorithm: str) -> bool:
+    public = x509.load_der_x509_certificate(_exact_der(item.CertificateOfSigner)).public_key()
+    if not isinstance(public, RSAPublicKey):
         return False
-    mac = message_digest(ds, signed, item, parameters.MACAlgorithm)
     try:
-        signature = bytes(item.Signature)[: public.key_size // 8]
-        public.verify(signature, mac, PKCS1v15(), Prehashed(_ALGORITHMS[parameters.MACAlgorithm]))
+        public.verify(bytes(item.Signature)[: public.key_size // 8], mac, PKCS1v15(), Prehashed(_ALGORITHMS[algorithm]))
     except InvalidSignature:
         return False
     return True
+
+
+def _tags(value: Any) -> list[BaseTag]:
+    """Attribute tags: none, one, or several, as pydicom gives them."""
+    if value is None:
+        return []
+    return [Tag(tag) for tag in ([value] if isinstance(value, int) else value)]
 
 
 def _signature_item(uid: str, moment: datetime) -> Dataset:
@@ -207,13 +223,31 @@ def _signature_item(uid: str, moment: datetime) -> Dataset:
     return item
 
 
-def _well_formed(ds: Dataset) -> bool:
-    """The statement's digest is blind to the two sequences, so nothing else may hide in them."""
-    if not set(ds.keys()) >= SIGNATURE_TAGS:
-        return False
-    return all(set(item.keys()) <= _MAC_CONTENT for item in ds.MACParametersSequence) and all(
-        set(item.keys()) <= _SIGNATURE_CONTENT for item in ds.DigitalSignaturesSequence
-    )
+def _malformed(ds: Dataset) -> str:
+    """What the two sequences are that no Digital Signature is; the statement's digest is blind to them, so nothing may hide."""
+    for tag, what, content in _SEQUENCES:
+        if tag not in ds:
+            return f"{what} is gone: a Digital Signature needs it"
+        if not isinstance(ds[tag].value, Sequence):
+            return f"{what} holds no items"
+        if not all(set(item.keys()) <= content for item in ds[tag].value):
+            return f"something stands among the Digital Signatures that is none: {what} holds more than it may"
+    return ""
+
+
+def _none_of_ours(ds: Dataset) -> str:
+    """Why none of the signatures is by the certificate that the statement names."""
+    if not ds.DigitalSignaturesSequence:
+        return "Digital Signatures Sequence (FFFA,FFFA) is empty"
+    for item in ds.DigitalSignaturesSequence:
+        der = _exact_der(item.get("CertificateOfSigner"))
+        if not der:
+            return "a Digital Signature without the certificate of its signer: (0400,0115) is missing"
+        try:
+            x509.load_der_x509_certificate(der)
+        except ValueError:
+            return "a Digital Signature with a certificate that cannot be read: (0400,0115) is no X.509 certificate in DER"
+    return "no Digital Signature by the certificate that the statement names"
 
 
 def _encoded_anew(ds: Dataset) -> str:

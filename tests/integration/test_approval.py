@@ -94,6 +94,10 @@ def test_nothing_leaves_before_a_person_approves_and_the_statement_names_them(
         late = site.run("job", "approve", refused, "--by", "radiologist-7")
         assert (late.returncode, "VI-6004" in late.stderr) == (65, True), late.stderr
         _says_who(site, kept)
+        assert site.run("job", "preview", kept, "--to", str(picture)).returncode == 0
+        with open_site(load_settings(site.config)) as parts:
+            held_by = {(copy.recipient, copy.protocol) for copy in parts.outputs.copies(kept)}
+        assert (str(picture), "preview") in held_by, "a recall tells whoever keeps the picture"
 
 
 def _refuse(site: VeraiconSite, job: str) -> None:

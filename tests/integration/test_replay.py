@@ -25,7 +25,8 @@ from veraicon.asking import parse_asked, request_from
 from veraicon.demo import SAMPLE
 from veraicon.publishing import SIDECAR_NAME
 from veraicon.replay.comparison import Likeness
-from veraicon.replay.replaying import ReplayOptions, ReplayReport, replay
+from veraicon.replay.options import ReplayOptions
+from veraicon.replay.replaying import ReplayReport, replay
 from veraicon.settings import Settings, load_settings
 from veraicon.wiring import open_site
 

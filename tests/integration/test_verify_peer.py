@@ -12,7 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from pydicom import Dataset
+from sqlmodel import Session
 
 from dicom_node.holding.files import to_part10
 from domain.attestation import ProvenanceStatement
@@ -20,6 +22,7 @@ from domain.errors import RequestInvalid
 from domain.generation import Receipt
 from domain.identifiers import PatientIdentifier
 from provenance.as_dicom import block_tags, embed_series
+from provenance.recall_notice import RecallReason
 from provenance.signing import SigningKey
 from provenance.statement import provenance_reference, sign_statement
 from tests.builders_provenance import make_instance, make_series, make_statement
@@ -28,8 +31,12 @@ from tests.peers.veraicon_site import VeraiconSite, veraicon_site
 from veraicon.commands.checking import require_one
 from veraicon.peers import named_remote
 from veraicon.recall.outputs import Outputs
+from veraicon.recall.records import Recalls
+from veraicon.recall.selection import Selection
+from veraicon.recall.tables import OutputRow
 from veraicon.settings import load_settings
-from veraicon.verifying.peers import PeerQuery, PeerVerification, SeriesStanding, expected_at
+from veraicon.verifying.book import expected_at, recalled_series
+from veraicon.verifying.peers import PeerQuery, PeerVerification, SeriesStanding
 from veraicon.wiring import open_site
 
 _SETTINGS = """
@@ -44,7 +51,7 @@ url = "{url}/dicom-web"
 """
 _PROTOCOLS = {"pacs": "dicom", "web": "dicomweb"}
 # What was done to each series on its way into the PACS or in it, what has to be said of it, and the claim that breaks.
-_EXPECTED = {
+_EXPECTED: dict[str, tuple[str, str]] = {
     "whole": ("verified", ""),
     "unbooked": ("verified", ""),
     "pixel": ("false", "pixel-data"),
@@ -52,8 +59,11 @@ _EXPECTED = {
     "refiled": ("false", "attributes"),
     "short": ("false", "series-complete"),
     "lost": ("missing", ""),
+    "recalled": ("recalled, still there", ""),
     "person": ("not ours", ""),
 }
+# Recalled, and deleted by the PACS as it was asked to: nothing is to be said of it.
+_GONE = "gone"
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,8 @@ class Held:
         settings = load_settings(self.site.config)
         with open_site(settings) as parts:
             known = keys or parts.keyring.public_jwks()
-            expected = expected_at(parts.engine, peer)
-        verification = PeerVerification(named_remote(settings, peer), known, settings.provenance.issuer, expected)
+            expected, recalled = expected_at(parts.engine, peer), recalled_series(parts.engine)
+        verification = PeerVerification(named_remote(settings, peer), known, settings.provenance.issuer, expected, recalled)
         return list(verification.run(PeerQuery(**query)))
 
     def counts(self, peer: str, keys: Mapping[str, Any] | None = None, **query: str) -> Counter[str]:
@@ -91,17 +101,19 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
         settings = _SETTINGS.format(port=orthanc.peer.port, url=orthanc.url)
         with veraicon_site(folder / "site", free_port, settings) as site:
             with open_site(load_settings(site.config)) as parts:
-                made = {name: _made(name, parts.key) for name in _EXPECTED}
+                made = {name: _made(name, parts.key) for name in (*_EXPECTED, _GONE)}
                 outputs = Outputs(parts.engine, b"a salt of thirty-two bytes, at least")
                 for name, (_, statement) in made.items():
                     if name not in {"unbooked", "person"}:
                         _book(outputs, statement)
+                _recall(parts.engine, "recalled", _GONE)
             for name, (datasets, _) in made.items():
                 _damage(name, datasets)
                 for ds in datasets:
                     httpx.post(f"{orthanc.url}/instances", content=to_part10(ds), timeout=20).raise_for_status()
             _delete(orthanc, made["short"][0][1:2])
-            _delete(orthanc, made["lost"][0])
+            for name in ("lost", _GONE):
+                _delete(orthanc, made[name][0])
             series = {name: str(datasets[0].SeriesInstanceUID) for name, (datasets, _) in made.items()}
             studies = {name: str(datasets[0].StudyInstanceUID) for name, (datasets, _) in made.items()}
             yield Held(site, orthanc, series, studies)
@@ -121,6 +133,14 @@ def _book(outputs: Outputs, statement: ProvenanceStatement) -> None:
     for peer, protocol in _PROTOCOLS.items():
         outputs.leaving(statement.request_id, peer, protocol)
         outputs.arrived(statement.request_id, Receipt(peer, protocol, 3, datetime.now(UTC)))
+
+
+def _recall(engine: sa.Engine, *requests: str) -> None:
+    with Session(engine) as session:
+        rows = [session.get_one(OutputRow, request) for request in requests]
+    Recalls(engine).open(
+        Selection(request_id=requests[0]), outputs=rows, jobs=(), reason=RecallReason.QUALITY, note="", by="me"
+    )
 
 
 def _damage(name: str, datasets: list[Dataset]) -> None:
@@ -155,7 +175,11 @@ def test_what_a_pacs_holds_is_told_series_by_series(held: Held, peer: str) -> No
 
 @pytest.mark.requirement("PROV-PACS-001")
 def test_a_study_alone_is_good_or_not_and_nothing_lands_in_the_sites_archive(held: Held) -> None:
-    for study, code, counts in (("whole", 0, {"verified": 1}), ("lost", 1, {"missing": 1})):
+    for study, code, counts in (
+        ("whole", 0, {"verified": 1}),
+        ("lost", 1, {"missing": 1}),
+        ("recalled", 1, {"recalled, still there": 1}),
+    ):
         answered = held.site.run("verify", "--peer", "pacs", "--study", held.studies[study], "--json")
         told = json.loads(answered.stdout)
         assert (answered.returncode, told["counts"], told["verdict"]) == (code, counts, code == 0), answered.stderr

@@ -26,7 +26,7 @@ def replay(
     fhir: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Its patient's FHIR Bundle.")] = None,
     ask: Annotated[list[str] | None, typer.Option(help="Value that was asked for, where no job keeps it.")] = None,
     model: Annotated[str | None, typer.Option(help="Bundle to use, whatever its digest; else the attested one.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Else the attested number.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=256, help="Else the attested number.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; else the site's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Another seed, to see that it shows.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -37,7 +37,7 @@ def replay(
     differs or an input does; 66 if source, snapshot or weights are not at hand.
     """
     from veraicon.asking import parse_asked
-    from veraicon.replay.replaying import ReplayOptions
+    from veraicon.replay.options import ReplayOptions
     from veraicon.replay.replaying import replay as make_again
 
     options = ReplayOptions(

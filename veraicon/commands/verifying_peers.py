@@ -19,17 +19,18 @@ _COLOURS = {"verified": "green", "not ours": "dim"}
 
 
 def verify_peer(settings: Settings, name: str, query: PeerQuery, *, keys: Path | None, as_json: bool) -> None:
-    """Verify what a peer holds of ours and print it; exit code 1 if anything of ours is false, missing or not to be had."""
+    """Verify what a peer holds of ours and print it; exit code 1 if anything of ours is not as it should be."""
     from veraicon.database import connect, migrate
     from veraicon.peers import named_remote
-    from veraicon.verifying.peers import PeerVerification, expected_at, require_query
+    from veraicon.verifying.book import expected_at, recalled_series
+    from veraicon.verifying.peers import PeerVerification, require_query
     from veraicon.verifying.targets import trusted_keys
 
     remote, trusted = named_remote(settings, name), trusted_keys(keys, lambda: settings)
     engine = connect(settings)
     try:
         migrate(engine)
-        expected = expected_at(engine, name)
+        expected, recalled = expected_at(engine, name), recalled_series(engine)
     finally:
         engine.dispose()
     found = []
@@ -42,6 +43,7 @@ def verify_peer(settings: Settings, name: str, query: PeerQuery, *, keys: Path |
             trusted,
             settings.provenance.issuer,
             expected,
+            recalled,
             tell=lambda done, total: progress.update(task, completed=done, total=total),
         )
         for one in verification.run(require_query(query)):

@@ -8,73 +8,27 @@ digest.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
 
-from dicom_node.holding.files import series_digest
-from dicom_node.reading import read_volume
-from dicom_node.writing import ImageForm, SummaryForm
-from domain.clinical import ClinicalFact
-from domain.errors import ReplayImpossible, RequestInvalid, UnreadableInstance
-from domain.generation import GeneratedVolume, GenerationRequest
-from domain.model_card import ModelCard
-from domain.pairing import PairedContext
-from domain.series import GeneratedSeries, ImagingSeries
-from domain.volume import to_patient_axes
-from quality.gates import check
-from veraicon.artifacts import json_codec
+from domain.errors import RequestInvalid
+from domain.series import ImagingSeries
 from veraicon.from_files import private_settings, take
-from veraicon.jobs import request_of
-from veraicon.marking import stated_marks
-from veraicon.publishing import PublishedForms, series_of
-from veraicon.replay.bundles import bundle_of
 from veraicon.replay.comparison import Likeness, SeriesComparison, compare_series, overall
 from veraicon.replay.differences import Difference, Here, differences
-from veraicon.replay.subject import Subject, from_archive, job_folder, subject_of
+from veraicon.replay.making import Making, Tell
+from veraicon.replay.options import ReplayOptions, settings_of
+from veraicon.replay.subject import Subject, from_archive, subject_of
 from veraicon.settings import Settings
-from veraicon.steps import SiteSteps
 from veraicon.verifying.targets import trusted_keys
-from veraicon.wiring import Site, open_outputs, open_site, worker_steps
+from veraicon.wiring import Site, open_outputs, open_site
 
 Json = Mapping[str, Any]
-Tell = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class ReplayOptions:
-    """What a replay is given beside its target.
-
-    Attributes
-    ----------
-    keys : Path or None
-        JWK Set of the keys to trust; None: the site's own.
-    published : Path or None
-        Folder with the published instances, to say by how much a replay differs that is not bit-exact.
-    dicom, fhir : Path or None
-        Source series and EHR Bundle, given again; None: the site's archive, and the snapshot that its job kept, or its EHR.
-    asked : tuple of ClinicalFact
-        Values that were asked for, where no job keeps them.
-    model : str or None
-        Bundle to use, whatever its digest; None: the one with the attested digest.
-    threads, device, seed : int, str, int or None
-        Other ones than attested (threads, seed) or configured (device).
-    """
-
-    keys: Path | None = None
-    published: Path | None = None
-    dicom: Path | None = None
-    fhir: Path | None = None
-    asked: tuple[ClinicalFact, ...] = ()
-    model: str | None = None
-    threads: int | None = None
-    device: str | None = None
-    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -151,9 +105,9 @@ def replay(
     keys = trusted_keys(options.keys, lambda: settings)
     subject = subject_of(target, settings, keys, key_file=options.keys, published=options.published)
     salt = None if options.keys else _salt_at_hand(settings)  # trusted by our own keys: attested here, with our salt
-    used = _settings_of(subject, settings, options)
+    used = settings_of(subject, settings, options)
     with _site(used, options) as (site, require_consent):
-        made = _Making(site, subject, settings, options, tell, require_consent).make()
+        made = Making(site, subject, settings, options, tell, require_consent).make()
         read = _reader(site, subject, keys)
         tell("compare")
         compared = tuple(
@@ -169,129 +123,6 @@ def replay(
         )
     found, unknown = differences(subject, Here(made.generated, made.source_digest, made.paired.context.snapshot_digest, salt))
     return ReplayReport(subject.signed.request_id, overall(compared), compared, found, unknown, made.seconds)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What a replay has made."""
-
-    generated: GeneratedVolume
-    paired: PairedContext
-    source_digest: str
-    written: Mapping[str, tuple[GeneratedSeries, list[Dataset]]]
-    card: ModelCard
-    seconds: float
-
-    def series_of(self, series_uid: str) -> GeneratedSeries | None:
-        return self.written[series_uid][0] if series_uid in self.written else None
-
-    def datasets_of(self, series_uid: str) -> list[Dataset]:
-        return self.written[series_uid][1] if series_uid in self.written else []
-
-
-class _Making:
-    """The story up to publication once more, for one attested request."""
-
-    def __init__(
-        self,
-        site: Site,
-        subject: Subject,
-        settings: Settings,
-        options: ReplayOptions,
-        tell: Tell,
-        require_consent: Callable[[ImagingSeries], None],
-    ) -> None:
-        self._site, self._subject, self._options, self._tell = site, subject, options, tell
-        self._require_consent = require_consent
-        self._marks = stated_marks(subject.claims, settings.storage.folder)
-        self._folder = job_folder(settings, subject.signed.request_id)
-        self._steps: SiteSteps = worker_steps(site, destinations=(), cancelled=lambda _request_id: False)
-
-    def make(self) -> _Made:
-        """Read, encode, generate and write anew."""
-        subject, steps = self._subject, self._steps
-        request = subject.request(self._site.settings.generation.model, seed=self._options.seed, asked=self._asked())
-        self._tell("read source and EHR")
-        series = self._source()
-        self._require_consent(series)
-        paired = self._paired(request, series)
-        volume = to_patient_axes(read_volume(self._site.archive.datasets(series)))
-        self._tell("encode")
-        tokens = steps.encode(request, paired)
-        self._tell("generate")
-        begun = time.perf_counter()
-        generated = replace(steps.generate(request, series, tokens), generated_at=subject.moment("generatedAt"))
-        seconds = time.perf_counter() - begun
-        self._tell("write")
-        card = steps.model.card
-        publisher = replace(
-            steps.publisher,
-            forms=_forms_of(subject, len(generated.volume.array)),
-            marks=self._marks,
-            software_version=str(subject.claim("softwareVersion")),
-            issuer=self._issuer(),
-        )
-        identity = publisher.identity(request, generated)
-        written = publisher.write(generated, identity, paired, check(generated, volume, card)).values()
-        by_uid = {str(instances[0].SeriesInstanceUID): (series_of(instances, identity), instances) for instances in written}
-        return _Made(generated, paired, _digest(series), by_uid, card, seconds)
-
-    def _asked(self) -> GenerationRequest | None:
-        """Return the request that the site's job keeps, or one with the values that the caller names."""
-        kept = self._site.jobs.starting_with(self._subject.signed.request_id)
-        if self._options.asked or not kept:
-            plain = self._subject.request("", seed=None, asked=None)
-            return replace(plain, asked=self._options.asked)
-        return request_of(kept[0])
-
-    def _source(self) -> ImagingSeries:
-        """Return the series as it was attested, where its job tells its instances; else as it is held now."""
-        uid, digest = str(self._subject.claim("source", "seriesUid")), self._subject.claim("source", "digest")
-        kept = self._folder / "received.json"
-        if self._options.dicom is None and kept.exists():
-            series = json_codec(ImagingSeries).read(kept)
-            held = {one.digest for one in self._site.archive.references({"SeriesInstanceUID": [uid]})}
-            if _digest(series) == digest and {one.digest for one in series.instances} <= held:
-                return series
-        try:
-            return self._site.archive.series(uid)
-        except UnreadableInstance as error:
-            raise ReplayImpossible(
-                found="no source series under the UID that the attestation names",
-                allowed="the series in this site's archive, or in the folder of --dicom",
-                action="give the series with --dicom and its patient's Bundle with --fhir, or pull it from its PACS",
-            ) from error
-
-    def _paired(self, request: GenerationRequest, series: ImagingSeries) -> PairedContext:
-        """Return the snapshot that the job kept, if it is the attested one; else what the EHR says of that time now."""
-        kept = self._folder / "paired.json"
-        if self._options.fhir is None and kept.exists():
-            paired = json_codec(PairedContext).read(kept)
-            if paired.context.snapshot_digest == self._subject.claim("context", "snapshotDigest"):
-                return replace(paired, series=series)
-        return self._steps.pair(request, series)
-
-    def _issuer(self) -> str:
-        """Return the issuer of the synthetic patient: as published, else as this site writes it."""
-        ours = self._site.settings.provenance.issuer
-        for path in self._subject.published.values():
-            return str(dcmread(path, stop_before_pixels=True).get("IssuerOfPatientID") or ours)
-        return ours
-
-
-def _digest(series: ImagingSeries) -> str:
-    return series_digest(instance.digest for instance in series.instances)
-
-
-def _settings_of(subject: Subject, settings: Settings, options: ReplayOptions) -> Settings:
-    """Return the site's settings with the attested model and threads."""
-    changed: dict[str, object] = {
-        "model": bundle_of(subject, settings, options.model),
-        "threads": options.threads or int(subject.claim("environment", "threads")),
-    }
-    if options.device:
-        changed["device"] = options.device
-    return settings.model_copy(update={"generation": settings.generation.model_copy(update=changed)})
 
 
 @contextmanager
@@ -329,17 +160,6 @@ def _reader(site: Site, subject: Subject, keys: Json) -> Callable[[str], Dataset
         return held.get(uid)
 
     return read
-
-
-def _forms_of(subject: Subject, slices: int) -> PublishedForms:
-    """Return how the series were written: it shows in what the statement names."""
-    modalities = {series.modality for series in subject.signed.companions}
-    summary = {"DOC": SummaryForm.PDF, "SR": SummaryForm.SR}
-    return PublishedForms(
-        image=ImageForm.ENHANCED if subject.signed.series.count == 1 and slices > 1 else ImageForm.CLASSIC,
-        segmentation="SEG" in modalities,
-        summary=next((form for modality, form in summary.items() if modality in modalities), None),
-    )
 
 
 def _salt_at_hand(settings: Settings) -> bytes | None:

@@ -3,6 +3,7 @@
 Each series is fetched into a folder that is removed after it was read, never into the site's archive. What is asked for by
 default are the patients that a site of ours makes up (``SYN-...``); beside them each study is looked up that our own book says
 was taken by this peer, so that a series which was filed under another patient is found, and one that was deleted is missed.
+What our book says was recalled should not be there: however true its statement is, it stands as recalled.
 """
 
 from __future__ import annotations
@@ -18,15 +19,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from pydicom import Dataset
-from pydicom.uid import (
-    CTImageStorage,
-    EncapsulatedPDFStorage,
-    EnhancedCTImageStorage,
-    EnhancedMRImageStorage,
-    MRImageStorage,
-    SegmentationStorage,
-)
-from sqlmodel import Session, col, select
 
 from dicom_node import tables as archive_tables
 from dicom_node.archive import Archive
@@ -38,20 +30,11 @@ from provenance.as_dicom import extract
 from provenance.report import VerificationReport
 from provenance.verification import verify_series
 from veraicon.pulls import Puller
-from veraicon.recall.tables import CopyRow, OutputRow, OutputSeriesRow, RecalledRow
+from veraicon.verifying.book import Expected
 
 Json = Mapping[str, Any]
 
 _OUR_PATIENTS = "SYN-*"
-# Of what we write: our book keeps classes, and a person asks by modality.
-_MODALITIES: Mapping[str, str] = {
-    CTImageStorage: "CT",
-    EnhancedCTImageStorage: "CT",
-    MRImageStorage: "MR",
-    EnhancedMRImageStorage: "MR",
-    SegmentationStorage: "SEG",
-    EncapsulatedPDFStorage: "DOC",
-}
 
 
 class Standing(Enum):
@@ -59,6 +42,7 @@ class Standing(Enum):
 
     VERIFIED = "verified"
     FALSE = "false"
+    RECALLED = "recalled, still there"
     NOT_OURS = "not ours"
     MISSING = "missing"
     NOT_FETCHED = "not fetched"
@@ -113,17 +97,6 @@ class SeriesStanding:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """A series that a peer took from us, by our own book."""
-
-    study_uid: str
-    series_uid: str
-    modality: str
-    date: str
-    instances: int
-
-
 @dataclass
 class PeerVerification:
     """Verifies the series of one peer.
@@ -138,6 +111,8 @@ class PeerVerification:
         Issuer of our patients' ids: a study with another one is not ours.
     expected : mapping of str to Expected
         Series that it took from us, by UID.
+    recalled : mapping of str to str
+        When and why each series of ours that was recalled was taken back, by UID.
     tell : callable
         Is told how many series are done, and of how many.
     """
@@ -146,6 +121,7 @@ class PeerVerification:
     keys: Json
     issuer: str
     expected: Mapping[str, Expected] = field(default_factory=dict)
+    recalled: Mapping[str, str] = field(default_factory=dict)
     tell: Callable[[int, int], object] = lambda _done, _total: None
 
     def run(self, query: PeerQuery) -> Iterator[SeriesStanding]:
@@ -165,7 +141,7 @@ class PeerVerification:
             yield self._verified(series, modality)
         self.tell(len(listed), len(listed))
         for uid, one in wanted.items():
-            if uid not in seen and query.modality in ("", one.modality):
+            if uid not in seen and uid not in self.recalled and query.modality in ("", one.modality):
                 why = f"by our book the peer took {one.instances} instances of it, and it lists none"
                 yield SeriesStanding(one.study_uid, uid, one.modality, Standing.MISSING, why)
 
@@ -207,6 +183,8 @@ class PeerVerification:
         def stands(standing: Standing, why: str, instances: int = 0) -> SeriesStanding:
             return SeriesStanding(series.study_uid, series.series_uid, modality, standing, why, instances)
 
+        if series.series_uid in self.recalled:
+            return stands(Standing.RECALLED, f"{self.recalled[series.series_uid]}; have it removed from the peer")
         with scratch_archive() as archive:
             try:
                 pulled = Puller(self.remote, archive).pull(series)
@@ -218,32 +196,6 @@ class PeerVerification:
             return stands(Standing.NOT_OURS, "no statement", pulled.held)
         why = "every claim is true, or was not to be checked here" if report.verdict else _why(report)
         return stands(Standing.VERIFIED if report.verdict else Standing.FALSE, why, pulled.held)
-
-
-def expected_at(engine: sa.Engine, peer: str) -> dict[str, Expected]:
-    """Return the series that a peer took from us and that were not recalled, by UID, from the site's own book."""
-    recalled = select(RecalledRow.request_id)
-    query = (
-        sa.select(
-            col(OutputRow.study_uid),
-            col(OutputSeriesRow.series_uid),
-            col(OutputRow.generated_at),
-            col(OutputSeriesRow.instances),
-        )
-        .join(OutputSeriesRow, col(OutputSeriesRow.request_id) == col(OutputRow.request_id))
-        .join(CopyRow, col(CopyRow.series_uid) == col(OutputSeriesRow.series_uid))
-        .where(
-            col(CopyRow.recipient) == peer,
-            col(CopyRow.accepted_at).is_not(None),
-            col(OutputRow.request_id).not_in(recalled),
-        )
-    )
-    with Session(engine) as session:
-        rows = session.execute(query).all()
-    return {
-        uid: Expected(study, uid, _MODALITIES.get(instances[0][0], ""), f"{made:%Y%m%d}", len(instances))
-        for study, uid, made, instances in rows
-    }
 
 
 @contextlib.contextmanager

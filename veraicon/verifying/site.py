@@ -39,7 +39,7 @@ def ask_site(settings: Settings) -> Callable[[str, Beside], Beside]:
 
 def _asked(fhir: FhirStore, request_id: str, beside: Beside) -> Beside:
     reference = provenance_reference(request_id)
-    provenance = beside.provenance or _read(fhir, reference)
+    held = _read(fhir, reference)
     attestation = beside.attestation
     if attestation is None:
         document = _read(fhir, f"DocumentReference/{derive_fhir_id(request_id, 'DocumentReference', 'attestation')}")
@@ -49,10 +49,12 @@ def _asked(fhir: FhirStore, request_id: str, beside: Beside) -> Beside:
     read = [one for one in (_read(fhir, name) for name in wanted) if one is not None]
     return replace(
         beside,
-        provenance=provenance,
+        provenance=beside.provenance or held,
         attestation=attestation,
         resources=(*beside.resources, *read),
-        superseding=(*(beside.superseding or ()), *_superseding(fhir, request_id)),
+        superseding=(*beside.superseding, *_superseding(fhir, request_id)),
+        # A server that never held its Provenance cannot know of its recall.
+        site_asked=held is not None,
     )
 
 

@@ -196,7 +196,7 @@ def _left_over(found: Found, asked: Mapping[str, Beside], keys: Json) -> list[Ve
 
     A Provenance of which there are two is among them, and in the folder of one request also one that is of another.
     """
-    beside = Beside(resources=found.resources, notices=found.notices, superseding=found.superseding or None)
+    beside = Beside(resources=found.resources, notices=found.notices, superseding=found.superseding)
     reports = [
         replace(verify_sidecar(one, keys, beside=beside), about=request_of(one))
         for one in found.sidecars
@@ -242,7 +242,7 @@ def _beside(found: Found, request: str, *, only: bool) -> Beside:
         attestation=sidecar,
         resources=found.resources,
         notices=found.notices,
-        superseding=found.superseding or None,
+        superseding=found.superseding,
         prov=found.prov_of(request) or (found.prov[0] if only and found.prov else None),
     )
 

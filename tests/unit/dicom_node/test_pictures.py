@@ -12,6 +12,7 @@ from PIL import Image
 from dicom_node.marking.pictures import GENERATED_BY_AI, mark_png
 from dicom_node.web.rendering import JPEG, PNG, parse_rendering, render
 from dicom_node.writing import write_series
+from domain.marking import Depicted
 from tests.builders_dicom import series_identity, slice_dataset, source_series
 from tests.builders_marks import textured
 
@@ -37,13 +38,16 @@ def test_a_rendered_frame_of_ours_says_to_programs_that_a_model_made_it_and_a_re
 
 
 @pytest.mark.requirement("PROV-MARK-003")
-def test_a_preview_keeps_its_pixels_and_gets_its_marks() -> None:
+@pytest.mark.parametrize("depicted", Depicted)
+def test_a_preview_keeps_its_pixels_and_gets_its_marks(depicted: Depicted) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     plain = BytesIO()
     Image.fromarray(pixels).save(plain, "PNG")
-    marked = mark_png(plain.getvalue())
+    marked = mark_png(plain.getvalue(), depicted)
     with Image.open(BytesIO(marked)) as opened:
         assert (np.asarray(opened) == pixels).all()
-        assert opened.info["Comment"] == "SYNTHETIC"
-        assert GENERATED_BY_AI in opened.info["Source"]
-    assert source_type(marked) == GENERATED_BY_AI
+        assert "SYNTHETIC" in opened.info["Comment"]
+        assert depicted.source_type in opened.info["Source"]
+        nobody_shown = "no real person" in opened.info["Source"] + str(opened.info["xmp"])
+    assert source_type(marked) == depicted.source_type
+    assert nobody_shown is (depicted is Depicted.GENERATED), "the source is of a person"

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from domain.errors import ConfigurationError, RequestInvalid
+from domain.marking import Depicted
 from provenance.signatures.certificates import make_certificates
 from provenance.signatures.content_credentials import ORIGIN_LABEL, ContentCredentials, Origin
 from tests.builders_marks import site_certificates
@@ -48,6 +49,18 @@ def test_a_manifest_says_that_a_model_made_the_picture_and_of_which_request_it_i
     assert content[ORIGIN_LABEL]["requestId"] == ORIGIN.request_id
     assert content[ORIGIN_LABEL]["provenance"] == ORIGIN.provenance
     assert content[ORIGIN_LABEL]["statementDigest"] == ORIGIN.statement_digest
+
+
+@pytest.mark.requirement("PROV-MARK-005")
+def test_a_picture_with_the_source_in_it_is_signed_as_a_composite_and_not_as_synthetic_alone() -> None:
+    files, plain = site_certificates(), BytesIO()
+    Image.fromarray(np.zeros((30, 30), np.uint8)).save(plain, "PNG")
+    credentials = ContentCredentials.load(files.c2pa_certificate, files.c2pa_key)
+    state, manifest = read(credentials.sign_png(plain.getvalue(), ORIGIN, Depicted.BESIDE_SOURCE))
+    (created,) = manifest["assertions"][0]["data"]["actions"]
+    assert state == "Valid"
+    assert created["digitalSourceType"].endswith("/digitalsourcetype/compositeWithTrainedAlgorithmicMedia")
+    assert "patient" in manifest["title"]
 
 
 @pytest.mark.requirement("PROV-MARK-005")
@@ -95,3 +108,10 @@ def test_certificates_are_never_replaced_and_keys_are_their_owners_alone(tmp_pat
     assert {path.stat().st_mode & 0o777 for path in (files.dicom_key, files.c2pa_key)} == {0o600}
     with pytest.raises(RequestInvalid, match=r"authority\.pem"):
         make_certificates("Test hospital", files.authority.parent, now=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 65])
+def test_an_organization_that_no_certificate_can_name_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestInvalid, match="organization"):
+        make_certificates(name, tmp_path, now=datetime.now(UTC))
+    assert list(tmp_path.iterdir()) == []

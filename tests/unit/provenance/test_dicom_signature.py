@@ -90,6 +90,58 @@ def test_a_signature_that_was_broken_taken_away_or_filled_is_false(change: Calla
     assert said(ds) == ("false", False)
 
 
+def _of_parameters(keyword: str, value: object = None) -> Callable[[Dataset], None]:
+    return lambda ds: _set(ds.MACParametersSequence[0], keyword, value)
+
+
+def _of_signature(keyword: str, value: object = None) -> Callable[[Dataset], None]:
+    return lambda ds: _set(ds.DigitalSignaturesSequence[0], keyword, value)
+
+
+def _of_instance(keyword: str, value: object = None) -> Callable[[Dataset], None]:
+    return lambda ds: _set(ds, keyword, value)
+
+
+def _set(ds: Dataset, keyword: str, value: object) -> None:
+    if value is None:
+        delattr(ds, keyword)
+    else:
+        setattr(ds, keyword, value)
+
+
+_BROKEN = {
+    "MAC parameters without items": (_of_instance("MACParametersSequence", []), "lost its MAC parameters"),
+    "signatures without items": (_of_instance("DigitalSignaturesSequence", []), "is empty"),
+    "no MAC parameters": (_of_instance("MACParametersSequence"), "(4FFE,0001) is gone"),
+    "no signatures": (_of_instance("DigitalSignaturesSequence"), "(FFFA,FFFA) is gone"),
+    "MAC ID gone from the parameters": (_of_parameters("MACIDNumber"), "lost its MAC parameters"),
+    "MAC ID gone from the signature": (_of_signature("MACIDNumber"), "lost its MAC parameters"),
+    "another MAC algorithm": (_of_parameters("MACAlgorithm", "RIPEMD160"), "MAC algorithm 'RIPEMD160'"),
+    "no MAC algorithm": (_of_parameters("MACAlgorithm"), "without a MAC algorithm"),
+    "no list of what is signed": (_of_parameters("DataElementsSigned"), "which attributes it covers"),
+    "one attribute signed": (_of_parameters("DataElementsSigned", [0x00080016]), "not over this instance"),
+    "an empty list of what is signed": (_of_parameters("DataElementsSigned", []), "which attributes it covers"),
+    "no certificate": (_of_signature("CertificateOfSigner"), "without the certificate"),
+    "no DER": (_of_signature("CertificateOfSigner", b"no certificate.."), "no X.509 certificate in DER"),
+    "no signature": (_of_signature("Signature"), "(0400,0120) is missing"),
+    "a short signature": (_of_signature("Signature", b"ab"), "does not fit"),
+    "another time": (_time, "does not fit"),
+    "something added": (_added, "1 attributes were added"),
+    "something hidden": (_hidden, "holds more than it may"),
+}
+
+
+@pytest.mark.requirement("PROV-DSIG-001")
+@pytest.mark.parametrize("what", _BROKEN)
+def test_what_is_wrong_with_a_signature_is_named(what: str) -> None:
+    change, reason = _BROKEN[what]
+    for read_again in (False, True):
+        ds = instance(site_signer())
+        change(ds)
+        answer = verify_instance(dcmread(BytesIO(to_part10(ds))) if read_again else ds, KEYS)["dicom-signature"]
+        assert (answer.truth.value, reason in answer.why) == ("false", True), answer.why
+
+
 @pytest.mark.requirement("PROV-DSIG-001")
 def test_a_changed_block_leaves_no_statement_that_could_promise_a_signature() -> None:
     ds = instance(site_signer())

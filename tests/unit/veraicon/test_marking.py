@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dicom_node.holding.files import to_part10
 from dicom_node.writing import PixelMarks, VisibleMark
 from domain.errors import ConfigurationError, ReplayImpossible, RequestInvalid
+from provenance.signatures.content_credentials import ContentCredentials, Origin
 from provenance.signing import SigningKey
 from tests.builders_marks import published, site_certificates, site_signer, written
+from veraicon.api.dicomweb import rendered
 from veraicon.marking import (
+    PictureSigner,
     claimed_marks,
     content_credentials,
     dicom_signer,
     lend_watermark_secret,
     origin_of_instance,
+    picture_signer,
     pixel_marks,
     stated_marks,
     watermark_secret,
@@ -24,6 +30,7 @@ from veraicon.marking import (
 from veraicon.sections import ProvenanceSettings, PublicationSettings
 from veraicon.settings import load_settings
 from veraicon.watermarks import detect
+from veraicon.wiring import open_site
 
 KEY = SigningKey.generate()
 
@@ -101,6 +108,25 @@ def test_certificates_of_the_settings_are_loaded() -> None:
     signer = dicom_signer(settings)
     assert signer is not None
     assert signer.digest == site_signer().digest
+
+
+@pytest.mark.requirement("PROV-MARK-005")
+def test_a_certificate_that_runs_out_while_pictures_are_served_stops_none_and_is_logged_once() -> None:
+    signer = PictureSigner(ContentCredentials("", "", "es384", datetime.now(UTC) - timedelta(seconds=1)))
+    with capture_logs() as logs:
+        assert [signer.sign(b"picture", Origin("r", "Provenance/r")) for _ in range(2)] == [b"picture"] * 2
+    assert [(one["log_level"], "run out" in one["event"]) for one in logs] == [("warning", True)]
+
+
+@pytest.mark.requirement("PROV-MARK-005")
+def test_a_server_does_not_start_with_a_certificate_that_it_cannot_use(tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("no certificate")
+    pytest.importorskip("c2pa", reason="c2pa-python not here (extra c2pa)")
+    unusable = {"c2pa_certificate": str(tmp_path / "x.pem"), "c2pa_key": str(tmp_path / "x.pem")}
+    settings = load_settings(storage={"folder": str(tmp_path / "data"), "min_free_mib": 1}, provenance=unusable)
+    assert picture_signer(ProvenanceSettings()) is None
+    with open_site(settings) as site, pytest.raises(ConfigurationError, match="cannot be read"):
+        rendered.router(site)
 
 
 def _series(folder: Path, marks: PixelMarks) -> Path:

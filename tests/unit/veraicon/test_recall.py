@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from domain.errors import OutputRecalled, PeerUnreachable, RequestInvalid, VerificationFailed
+from domain.errors import ConsentMissing, OutputRecalled, PeerUnreachable, RequestInvalid, VerificationFailed
 from domain.generation import Receipt
 from domain.identifiers import PatientIdentifier
+from domain.series import ImagingSeries
 from provenance.recall_notice import RecalledOutput, RecallReason, read_notice, sign_notice
 from provenance.signing import SigningKey
+from provenance.verification import Beside, verify_provenance
+from tests.builders_dicom import generated_phantom
 from tests.builders_provenance import make_instance, make_series, make_statement
 from tests.builders_recall import MADE, publish_output, request_for, request_id_of, source_of
+from veraicon.artifacts import GENERATED_VOLUME, json_codec
 from veraicon.commands.console import show_json
 from veraicon.database import connect, migrate
+from veraicon.previewing import draw_job
 from veraicon.recall import planning
 from veraicon.recall.outputs import Outputs
 from veraicon.recall.records import CopyState, Recalls
@@ -27,6 +33,7 @@ from veraicon.recall.selection import Selection, selected_outputs, tokens_of
 from veraicon.recall.telling import Answer
 from veraicon.sections import PairingSettings
 from veraicon.settings import load_settings
+from veraicon.verifying.site import ask_site
 from veraicon.wiring import Site, open_site
 
 SALT = b"s" * 32
@@ -194,3 +201,38 @@ def test_consent_is_withdrawn_by_somebody_in_particular(site: Site) -> None:
     with pytest.raises(RequestInvalid, match="nothing to recall"):
         planning.begin(site, by_study, reason=RecallReason.QUALITY, note="", by="me")
     assert len(Recalls(site.engine).all()) == 1
+
+
+@pytest.mark.requirement("PROV-RECALL-003")
+def test_only_the_server_that_published_an_output_can_say_that_it_was_not_recalled(site: Site) -> None:
+    request, keys = publish_output(site, 1), site.keyring.public_jwks()
+
+    def answer(beside: Beside) -> str:
+        assert beside.provenance is not None
+        return verify_provenance(beside.provenance, keys, beside=beside)["not-recalled"].truth.value
+
+    asked = ask_site(site.settings)(request, Beside())
+    assert not ask_site(site.settings)("another", Beside()).site_asked, "its Provenance was never there"
+    assert (answer(asked), answer(replace(asked, site_asked=False))) == ("true", "not checkable")
+    planned = planning.plan(site, Selection(request_id=request))
+    recaller = planning.recaller_of(site)
+    recall_id = planning.begin(site, planned, reason=RecallReason.QUALITY, note="", by="me")
+    assert recaller.carry_through(recaller.recalls.find(recall_id))
+    assert answer(ask_site(site.settings)(request, Beside())) == "false"
+
+
+@pytest.mark.requirement("PROV-RECALL-004")
+def test_nobody_sees_the_slices_of_a_patient_whose_consent_was_withdrawn(site: Site, tmp_path: Path) -> None:
+    withdrawn = Selection(source_study=source_of(7).study_uid)
+    planning.begin(site, planning.plan(site, withdrawn), reason=RecallReason.CONSENT, note="", by="me")
+    for number in (1, 7):
+        site.jobs.submit(request_for(number))
+        kept = site.jobs.artifacts(request_id_of(number))
+        kept.once("received", json_codec(ImagingSeries), partial(source_of, number))
+        kept.once("generated", GENERATED_VOLUME, generated_phantom)
+    one = planning.plan(site, Selection(request_id=request_id_of(1)))
+    planning.begin(site, one, reason=RecallReason.QUALITY, note="", by="me")
+    for number, refusal in ((1, OutputRecalled), (7, ConsentMissing)):
+        with pytest.raises(refusal):
+            draw_job(site, request_id_of(number), tmp_path / "seen.png")
+    assert not (tmp_path / "seen.png").exists()

@@ -19,7 +19,7 @@ from dicom_node.web.retrieval import HeldInstance, dataset
 from domain.errors import AnswerUnacceptable
 from veraicon.api.dicomweb.answers import Part, accepted, multipart_answer, warning_header
 from veraicon.api.dicomweb.wado import INSTANCE, SERIES, STUDY, hand_out, held_below, parse_frame_numbers
-from veraicon.marking import content_credentials, origin_of_instance
+from veraicon.marking import PictureSigner, origin_of_instance, picture_signer
 from veraicon.wiring import Site
 
 _THUMBNAIL = "128,128"
@@ -27,15 +27,21 @@ _NOT_DONE = ("annotation", "iccprofile")
 
 
 def router(site: Site) -> APIRouter:
-    """Return the rendered routes."""
-    routes = APIRouter()
+    """Return the rendered routes.
+
+    Raises
+    ------
+    ConfigurationError
+        If the site's certificate for C2PA manifests cannot be used.
+    """
+    routes, signer = APIRouter(), picture_signer(site.settings.provenance)
 
     @routes.get(STUDY + "/rendered")
     @routes.get(SERIES + "/rendered")
     @routes.get(INSTANCE + "/rendered")
     def rendered(request: Request) -> Response:
         """Give the first frame of each instance as parts; as one picture, that of the instance in the middle."""
-        return _answer(site, request, held_below(site, request), (1,), request.query_params)
+        return _answer(site, signer, request, held_below(site, request), (1,), request.query_params)
 
     @routes.get(STUDY + "/thumbnail")
     @routes.get(SERIES + "/thumbnail")
@@ -44,46 +50,54 @@ def router(site: Site) -> APIRouter:
         """Give one small picture that stands for the whole."""
         parameters = {"viewport": _THUMBNAIL, **request.query_params}
         held = held_below(site, request)
-        return _answer(site, request, held[len(held) // 2 :][:1], (1,), parameters)
+        return _answer(site, signer, request, held[len(held) // 2 :][:1], (1,), parameters)
 
     @routes.get(INSTANCE + "/frames/{numbers}/rendered")
     def rendered_frames(request: Request, numbers: str) -> Response:
         """Give frames by number, from 1."""
-        return _answer(site, request, held_below(site, request), parse_frame_numbers(numbers), request.query_params)
+        return _answer(site, signer, request, held_below(site, request), parse_frame_numbers(numbers), request.query_params)
 
     @routes.get(INSTANCE + "/frames/{numbers}/thumbnail")
     def frame_thumbnail(request: Request, numbers: str) -> Response:
         """Give small pictures of frames."""
         parameters = {"viewport": _THUMBNAIL, **request.query_params}
-        return _answer(site, request, held_below(site, request), parse_frame_numbers(numbers), parameters)
+        return _answer(site, signer, request, held_below(site, request), parse_frame_numbers(numbers), parameters)
 
     return routes
 
 
 def _answer(
-    site: Site, request: Request, held: Sequence[HeldInstance], numbers: Sequence[int], parameters: Mapping[str, str]
+    site: Site,
+    signer: PictureSigner | None,
+    request: Request,
+    held: Sequence[HeldInstance],
+    numbers: Sequence[int],
+    parameters: Mapping[str, str],
 ) -> Response:
     rendering = parse_rendering(parameters)
     media_type, multipart = _form(accepted(request), several=len(numbers) > 1)
     hand_out(site, request, held)
     if multipart:
-        return multipart_answer(media_type, _parts(site, held, numbers, media_type, rendering))
+        return multipart_answer(media_type, _parts(site, signer, held, numbers, media_type, rendering))
     ds = dataset(site.archive, held[len(held) // 2])
     require_frames(ds, numbers)
     warnings = [f"The {name} parameter is not supported." for name in _NOT_DONE if name in parameters]
     headers = {**warning_header(warnings), **_marks(ds)}
-    return Response(_picture(site, ds, numbers[0], media_type, rendering), headers=headers, media_type=media_type)
+    return Response(_picture(site, signer, ds, numbers[0], media_type, rendering), headers=headers, media_type=media_type)
 
 
 def _marks(ds: Dataset) -> Mapping[str, str]:
     return LINK_HEADER if is_synthetic(ds) else {}
 
 
-def _picture(site: Site, ds: Dataset, number: int, media_type: str, rendering: Rendering) -> bytes:
+def _picture(
+    site: Site, signer: PictureSigner | None, ds: Dataset, number: int, media_type: str, rendering: Rendering
+) -> bytes:
     picture = render(ds, number, media_type, rendering)
-    credentials = content_credentials(site.settings.provenance) if media_type == PNG and is_synthetic(ds) else None
-    origin = origin_of_instance(ds, site.keyring.public_jwks()) if credentials else None
-    return credentials.sign_png(picture, origin) if credentials and origin else picture
+    if signer is None or media_type != PNG or not is_synthetic(ds):
+        return picture
+    origin = origin_of_instance(ds, site.keyring.public_jwks())
+    return signer.sign(picture, origin) if origin else picture
 
 
 def _form(wanted: Sequence[Wanted], *, several: bool) -> tuple[str, bool]:
@@ -99,7 +113,12 @@ def _form(wanted: Sequence[Wanted], *, several: bool) -> tuple[str, bool]:
 
 
 def _parts(
-    site: Site, held: Sequence[HeldInstance], numbers: Sequence[int], media_type: str, rendering: Rendering
+    site: Site,
+    signer: PictureSigner | None,
+    held: Sequence[HeldInstance],
+    numbers: Sequence[int],
+    media_type: str,
+    rendering: Rendering,
 ) -> Iterator[Part]:
     for one in held:
         ds = dataset(site.archive, one)
@@ -107,4 +126,4 @@ def _parts(
             continue  # a report in the midst of images
         require_frames(ds, numbers)
         for number in numbers:
-            yield {"Content-Type": media_type, **_marks(ds)}, [_picture(site, ds, number, media_type, rendering)]
+            yield {"Content-Type": media_type, **_marks(ds)}, [_picture(site, signer, ds, number, media_type, rendering)]
