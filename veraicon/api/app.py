@@ -13,13 +13,20 @@ from veraicon.api import fhir, health, jobs, log, models, series
 from veraicon.api.dicomweb import qido, rendered, stow, wado
 from veraicon.api.dicomweb.answers import DICOMWEB, status_of
 from veraicon.api.security import bearer_check
+from veraicon.marking import picture_signer
 from veraicon.wiring import Site
 
 FHIR_JSON = "application/fhir+json"
 
 
 def create_app(site: Site) -> FastAPI:
-    """Return the application; every route but health, public keys and log asks for the bearer token where one is configured."""
+    """Return the application; every route but health, public keys and log asks for the bearer token where one is configured.
+
+    Raises
+    ------
+    ConfigurationError
+        If the site's certificate for C2PA manifests cannot be used.
+    """
     app = FastAPI(title="Veraicon", version=version("veraicon"), docs_url=None, redoc_url=None)
     guarded = [Depends(bearer_check(site.settings.http.token.get_secret_value()))]
     app.include_router(health.router(site))
@@ -28,8 +35,9 @@ def create_app(site: Site) -> FastAPI:
     app.include_router(series.router(site), dependencies=guarded)
     app.include_router(models.router(site), dependencies=guarded)
     app.include_router(fhir.router(site), prefix="/fhir", dependencies=guarded)
-    for service in (qido, wado, rendered, stow):
-        app.include_router(service.router(site), prefix=DICOMWEB, dependencies=guarded)
+    pictures = rendered.router(site, picture_signer(site.settings.provenance))
+    for routes in (qido.router(site), wado.router(site), pictures, stow.router(site)):
+        app.include_router(routes, prefix=DICOMWEB, dependencies=guarded)
     app.add_exception_handler(VeraiconError, _answer_error)
     return app
 

@@ -14,7 +14,7 @@ from domain.errors import ConfigurationError, ReplayImpossible, RequestInvalid
 from provenance.signatures.content_credentials import ContentCredentials, Origin
 from provenance.signing import SigningKey
 from tests.builders_marks import published, site_certificates, site_signer, written
-from veraicon.api.dicomweb import rendered
+from veraicon.api.app import create_app
 from veraicon.marking import (
     PictureSigner,
     claimed_marks,
@@ -126,7 +126,7 @@ def test_a_server_does_not_start_with_a_certificate_that_it_cannot_use(tmp_path:
     settings = load_settings(storage={"folder": str(tmp_path / "data"), "min_free_mib": 1}, provenance=unusable)
     assert picture_signer(ProvenanceSettings()) is None
     with open_site(settings) as site, pytest.raises(ConfigurationError, match="cannot be read"):
-        rendered.router(site)
+        create_app(site)
 
 
 def _series(folder: Path, marks: PixelMarks) -> Path:

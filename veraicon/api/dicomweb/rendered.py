@@ -19,22 +19,16 @@ from dicom_node.web.retrieval import HeldInstance, dataset
 from domain.errors import AnswerUnacceptable
 from veraicon.api.dicomweb.answers import Part, accepted, multipart_answer, warning_header
 from veraicon.api.dicomweb.wado import INSTANCE, SERIES, STUDY, hand_out, held_below, parse_frame_numbers
-from veraicon.marking import PictureSigner, origin_of_instance, picture_signer
+from veraicon.marking import PictureSigner, origin_of_instance
 from veraicon.wiring import Site
 
 _THUMBNAIL = "128,128"
 _NOT_DONE = ("annotation", "iccprofile")
 
 
-def router(site: Site) -> APIRouter:
-    """Return the rendered routes.
-
-    Raises
-    ------
-    ConfigurationError
-        If the site's certificate for C2PA manifests cannot be used.
-    """
-    routes, signer = APIRouter(), picture_signer(site.settings.provenance)
+def router(site: Site, signer: PictureSigner | None = None) -> APIRouter:
+    """Return the rendered routes; `signer` adds C2PA manifests to pictures of ours, None: none."""
+    routes = APIRouter()
 
     @routes.get(STUDY + "/rendered")
     @routes.get(SERIES + "/rendered")
