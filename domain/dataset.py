@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -188,6 +189,34 @@ def difference(before: DatasetManifest, after: DatasetManifest) -> DatasetDiffer
     )
 
 
+def grouped(members: Sequence[Member]) -> tuple[Member, ...]:
+    """Return the members with one subject for all that share a source series or study, directly or by way of others.
+
+    One person may be known under two identifiers. Of the tokens that belong together the smallest stands for all, whatever
+    the order of the members.
+    """
+    leader: dict[str, str] = {}
+
+    def first(token: str) -> str:
+        while leader.get(token, token) != token:
+            token = leader[token]
+        return token
+
+    owner: dict[str, str] = {}
+    for member in members:
+        for uid in _origin_of(member):
+            one, other = sorted((first(member.subject), first(owner.setdefault(uid, member.subject))))
+            leader[other] = one
+    return tuple(replace(member, subject=first(member.subject)) for member in members)
+
+
+def _origin_of(member: Member) -> tuple[SeriesUid, StudyUid]:
+    """Return series and study of the person's images: its own, or those that it was made from."""
+    if member.origin is not None:
+        return member.origin.source_series_uid, member.origin.source_study_uid
+    return member.uid, member.series[0].study_uid
+
+
 def leaks(manifest: DatasetManifest) -> tuple[str, ...]:
     """Return in words how a person's images could be in two parts; empty where they cannot.
 
@@ -201,9 +230,9 @@ def leaks(manifest: DatasetManifest) -> tuple[str, ...]:
     uids = [one.series_uid for member in manifest.members for one in member.series]
     for member in manifest.members:
         parts.setdefault(member.subject, set()).add(member.part)
-        owners.setdefault(member.origin.source_series_uid if member.origin else member.uid, set()).add(member.subject)
-        if member.origin and member.origin.source_study_uid:
-            studies.setdefault(member.origin.source_study_uid, set()).add(member.subject)
+        series, study = _origin_of(member)
+        owners.setdefault(series, set()).add(member.subject)
+        studies.setdefault(study, set()).add(member.subject)
         if member.part != (manifest.split.part_of(member.subject) if manifest.split else ""):
             found.append(f"series {member.uid} lies in another part than the split deals to its subject")
     found += [f"subject {subject} lies in {len(names)} parts" for subject, names in sorted(parts.items()) if len(names) > 1]

@@ -21,7 +21,12 @@ class ValueRange:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g} {self.unit}"
+        return with_unit(f"{self.low:g} to {self.high:g}", self.unit)
+
+
+def with_unit(figure: str, unit: str) -> str:
+    """Return a figure with its unit as people write it: UCUM's 1, of a pure number, is left out."""
+    return figure if unit in {"", "1"} else f"{figure} {unit}"
 
 
 @dataclass(frozen=True, slots=True)

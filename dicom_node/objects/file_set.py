@@ -7,9 +7,11 @@ DICOM PS3.10 section 8 (file-sets, file ids), PS3.3 F (Basic Directory IOD).
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
@@ -26,7 +28,7 @@ _NEEDED = ("PatientID", "StudyDate", "StudyTime", "StudyInstanceUID", "Modality"
 _NUMBERS = ("StudyID", "SeriesNumber", "InstanceNumber")
 _NO_NUMBER = "0"
 FILE_SET_ID = "VERAICON"
-# What a killed process leaves beside the folder begins so.
+# What a killed process leaves beside the folder begins so; the next try to write the same folder removes it.
 UNFINISHED = ".unfinished-"
 
 
@@ -46,7 +48,7 @@ def write_file_set(files: Iterable[Path], folder: Path) -> int:
     Raises
     ------
     RequestInvalid
-        If there is no file, or the folder is not empty.
+        If there is no file, the folder is not empty, or another process is writing it.
     UnreadableInstance
         If a file cannot be read, or lacks what a directory must name.
     """
@@ -57,15 +59,58 @@ def write_file_set(files: Iterable[Path], folder: Path) -> int:
         if str(header.SOPInstanceUID) not in sources:
             sources[str(header.SOPInstanceUID)] = path
             headers.append(header)
-    _require_writable(folder, len(sources))
-    making = folder.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
-    making.mkdir(parents=True)
-    try:
+    if not sources:
+        raise RequestInvalid(found="no instance to export", allowed="one or more", action="name a series that is held")
+    require_free(folder)
+    with _alone_in(folder.parent / f"{UNFINISHED}{folder.name}") as making:
         _write(headers, sources, making)
+        require_free(folder)
         making.replace(folder)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return len(sources)
+
+
+def require_free(folder: Path) -> None:
+    """Go on only with a folder that is new or empty.
+
+    Raises
+    ------
+    RequestInvalid
+        If something is there.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestInvalid(
+            found="an output folder that is not empty", allowed="a new or empty folder", action="name another folder"
+        )
+
+
+@contextmanager
+def _alone_in(making: Path) -> Iterator[Path]:
+    """Give an empty folder to one process at a time; what a killed one left in it is removed first, and all at the end."""
+    making.mkdir(parents=True, exist_ok=True)
+    lock = os.open(making, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise under_way() from error
+        # Another process may have finished, and moved the folder, between the two lines above.
+        if not making.exists() or not os.path.samestat(os.fstat(lock), making.stat()):
+            raise under_way()
+        try:
+            for leftover in making.iterdir():
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            yield making
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def under_way() -> RequestInvalid:
+    """Return the refusal of a second process that writes the same folder."""
+    return RequestInvalid(
+        found="an export to this folder that is under way", allowed="one at a time", action="wait for it to end"
+    )
 
 
 def _write(headers: list[Dataset], sources: dict[str, Path], root: Path) -> None:
@@ -128,15 +173,6 @@ def _place(header: Dataset) -> tuple[str, str, int, str, int, str]:
         int(instance) if instance.isdigit() else 0,
         text_of(header, "SOPInstanceUID"),
     )
-
-
-def _require_writable(folder: Path, count: int) -> None:
-    if not count:
-        raise RequestInvalid(found="no instance to export", allowed="one or more", action="name a series that is held")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RequestInvalid(
-            found="an output folder that is not empty", allowed="a new or empty folder", action="name another folder"
-        )
 
 
 def _cannot_be_listed(found: str) -> UnreadableInstance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from domain.model_card import Measurement, ModelCard
+from domain.model_card import Measurement, ModelCard, with_unit
 
 AXES = ("inferior-superior", "anterior-posterior", "right-left")
 NOT_KNOWN = "Not known: the model card does not say."
@@ -73,7 +73,7 @@ def _output_section(card: ModelCard) -> str:
 
 
 def _measured_section(card: ModelCard) -> str:
-    rows = [(m.name, f"{m.value:.4g} {m.unit}".strip(), _interval_text(m), str(m.n), m.split) for m in card.measured]
+    rows = [(m.name, with_unit(f"{m.value:.4g}", m.unit), _interval_text(m), str(m.n), m.split) for m in card.measured]
     if not rows:
         return f"## How it measured\n\n{NOT_KNOWN}"
     return "## How it measured\n\n" + _table(("Figure", "Value", "Interval", "Cases", "Split"), rows)

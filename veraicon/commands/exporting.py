@@ -21,6 +21,7 @@ def export(
     from dicom_node.objects.file_set import write_file_set
     from domain.errors import ResourceNotFound
     from domain.series import InstanceReference
+    from veraicon.recall.handing_out import hand_out_export
     from veraicon.wiring import open_site
 
     def held(archive: Archive, uid: str) -> list[InstanceReference]:
@@ -45,7 +46,7 @@ def export(
     with open_site(settings_of(context)) as site:
         references = [reference for uid in uids for reference in held(site.archive, uid)]
         series = {found["SeriesInstanceUID"] for uid in uids for found in of_uid(site.archive, uid)}
-        site.outputs.hand_out(series, str(to.absolute()), "export")
+        hand_out_export(site.archive, site.outputs, series, to)
         count = write_file_set([checked(site.archive, reference) for reference in references], to)
     if as_json:
         show_json({"instances": count, "folder": str(to)})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +27,8 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 RecallId = Annotated[str, typer.Argument(help="Recall id, or its first characters.", metavar="RECALL")]
 
-_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+_DAY = "%Y-%m-%d"
+_FORMATS = [_DAY, "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
 class Reason(StrEnum):
@@ -39,6 +40,15 @@ class Reason(StrEnum):
     OTHER = "other"
 
 
+def _until(text: str) -> datetime:
+    """Return the end of a span: a date without a time means all of that day."""
+    for form in _FORMATS:
+        with suppress(ValueError):
+            moment = datetime.strptime(text, form)  # `_utc` gives it its zone
+            return moment + timedelta(days=1) - timedelta(microseconds=1) if form == _DAY else moment
+    raise typer.BadParameter(f"none of {', '.join(_FORMATS)}")
+
+
 @app.callback()
 def recall(
     context: typer.Context,
@@ -48,7 +58,10 @@ def recall(
     source_study: Annotated[str, typer.Option(help="Made of this study: its Study Instance UID.")] = "",
     software: Annotated[str, typer.Option(help="Made by this version of Veraicon.")] = "",
     since: Annotated[datetime | None, typer.Option("--from", help="Made from then on (UTC).", formats=_FORMATS)] = None,
-    until: Annotated[datetime | None, typer.Option("--to", help="Made until then (UTC).", formats=_FORMATS)] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option("--to", help="Made until then (UTC); a date means all of that day.", parser=_until, metavar="TIME"),
+    ] = None,
     request: Annotated[str, typer.Option(help="This one: its request (job) id.")] = "",
     execute: Annotated[bool, typer.Option("--execute", help="Do it; without this nothing is changed.")] = False,
     reason: Annotated[Reason | None, typer.Option(help="Why; consent also refuses new requests of that source.")] = None,
@@ -66,18 +79,24 @@ def recall(
     settings = settings_of(context)
     with _opened(context) as (site, recaller):
         tokens = tokens_of(site.salt, source_patient, system, settings.pairing) if source_patient else ()
-        selection = Selection(weights, tokens, source_study, software, _utc(since), _end_of(_utc(until)), request)
+        selection = Selection(weights, tokens, source_study, software, _utc(since), _utc(until), request)
         planned = planning.plan(site, selection)
+        unknown = planning.unknown_sources(site, selection, source_patient)
         if not execute:
+            _warn_of(unknown)
             _show_plan(planning.tell_plan(site, planned), as_json=as_json)
             return
         from provenance.recall_notice import RecallReason
 
         recall_id = planning.begin(site, planned, reason=RecallReason(str(reason)), note=note, by=by)
         err.print(f"recall {recall_id}")
-        if not planned.outputs and not planned.jobs:
-            err.print("nothing of ours was made of this source: is it spelt right? From now on it is refused as a source")
+        mistyped = unknown if reason is Reason.CONSENT else []
+        _warn_of(mistyped)
+        if mistyped:
+            err.print(f"it is refused as a source from now on; if that is wrong: veraicon recall lift {recall_id[:8]}")
         _carry_through(recaller, recall_id, as_json=as_json)
+        if mistyped:
+            raise typer.Exit(1)
 
 
 @app.command("list")
@@ -163,6 +182,11 @@ def _carry_through(recaller: Recaller, recall_id: str, *, as_json: bool) -> None
         raise typer.Exit(1)
 
 
+def _warn_of(unknown: Sequence[str]) -> None:
+    for option in unknown:
+        err.print(f"{option}: we hold nothing of this source and have made nothing of it: is it spelt right?")
+
+
 def _require_reason(*, execute: bool, reason: Reason | None, by: str) -> None:
     from domain.errors import RequestInvalid
 
@@ -188,15 +212,10 @@ def _show_plan(told: dict[str, Any], *, as_json: bool) -> None:
             )
     for job in told["jobs_to_cancel"]:
         out.print(f"{job['job']}  {job['state']}: on its way, would be cancelled")
+    for copy in told["source_copies"]:
+        out.print(f"source {copy['series']}: {copy['recipient']} ({copy['protocol']}) {copy['sent_at'][:19]}", markup=False)
     before = f"; {len(told['recalled_before'])} were recalled before" if told["recalled_before"] else ""
     err.print(f"{len(told['outputs'])} outputs, {len(told['jobs_to_cancel'])} jobs on their way{before}; nothing was changed")
-
-
-def _end_of(moment: datetime | None) -> datetime | None:
-    """A date without a time means all of that day."""
-    if moment is None or (moment.hour, moment.minute, moment.second) != (0, 0, 0):
-        return moment
-    return moment + timedelta(days=1) - timedelta(microseconds=1)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

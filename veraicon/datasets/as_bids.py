@@ -127,14 +127,20 @@ class BidsWriter:
             staging.once(f"{_LABELS}/README.md", words.encode)
 
     def _description(self, title: str, kind: str, members: Sequence[Member]) -> dict[str, Any]:
-        synthetic = all(member.kind is MemberKind.GENERATED for member in members)
+        made = sum(member.kind is MemberKind.GENERATED for member in members)
+        synthetic = made == len(members)
+        mixed = f"{made} of {len(members)} volumes are synthetic, the others images of real people: see SyntheticData of each"
         return {
             "Name": title,
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": kind,
             "License": "; ".join(dict.fromkeys(member.licence for member in members)),
             "GeneratedBy": [
-                {"Name": "Veraicon", "Version": self.manifest.software_version, "Description": layout.SYNTHETIC_MARK}
+                {
+                    "Name": "Veraicon",
+                    "Version": self.manifest.software_version,
+                    "Description": layout.SYNTHETIC_MARK if synthetic else mixed,
+                }
             ],
             "SyntheticData": synthetic,
         }
@@ -147,9 +153,9 @@ class BidsWriter:
             "use. Their files carry `acq-synthetic` in the name, `SyntheticData: true` in the JSON and the same word in the "
             "NIfTI header.\n\n"
             "A participant stands for one person: everything that was made from images of one person, and those images where "
-            "they are here. So no patient identifier is in two parts of the split; a person with two of them counts as two. "
-            "The label is a salted token; the manifest names source series by UID, so whoever can search the PACS can find the "
-            "person.\n\n"
+            "they are here. So no patient identifier and no study is in two parts of the split; a person with two "
+            "identifiers whose images share no study counts as two. The label is a salted token; the manifest names source "
+            "series by UID, so whoever can search the PACS can find the person.\n\n"
             f"`{layout.DATASHEET_NAME}` tells what this data set is, `{layout.VOLUMES_NAME}` lists its volumes, "
             f"`{layout.CROISSANT_NAME}` describes it for programs (Croissant), `{layout.MANIFEST_NAME}` is its signed "
             "manifest.\n"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from domain.dataset import DatasetManifest, Member, MemberKind
-from domain.model_card import ModelCard
+from domain.model_card import ModelCard, with_unit
 from provenance.canonical import instant
 from veraicon.datasets.layout import licences
 
@@ -68,7 +68,8 @@ def _composition(manifest: DatasetManifest) -> str:
         lines.append("The version has no split.")
     lines.append(
         "A subject is a salted token of the person whose images these are, or were made from. Two patient identifiers of one "
-        "person count as two subjects. Age, sex and disease of the people: " + NOT_KNOWN
+        "person count as one subject where their images share a study, else as two. Age, sex and disease of the people: "
+        + NOT_KNOWN
     )
     return "\n\n".join(lines)
 
@@ -116,8 +117,8 @@ def _uses(manifest: DatasetManifest, cards: Mapping[str, ModelCard]) -> str:
         told.append(f"Out of scope of {card.name} {card.version}: {card.out_of_scope.strip()}")
         told += [f"{card.name} {card.version}: {failure}" for failure in card.known_failures]
         told += [
-            f"{card.name} {card.version}, measured: {one.name} {one.value:.4g} {one.unit if one.unit != '1' else ''}".rstrip()
-            + f" (n={one.n}, {one.split})"
+            f"{card.name} {card.version}, measured: {one.name} {with_unit(f'{one.value:.4g}', one.unit)} "
+            f"(n={one.n}, {one.split})"
             for one in card.measured
         ]
     return "Not for clinical use.\n\n" + _bullets(told)

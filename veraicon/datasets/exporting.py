@@ -24,6 +24,7 @@ from veraicon.datasets.datasheet import to_datasheet
 from veraicon.datasets.gathering import Bytes, Gatherer
 from veraicon.datasets.recalled import recalled_members
 from veraicon.datasets.staging import Staging, staged
+from veraicon.recall.handing_out import hand_out_export
 
 
 class ExportForm(StrEnum):
@@ -76,8 +77,8 @@ class Exporter:
 
         Raises
         ------
-        OutputRecalled
-            If a member was taken back.
+        OutputRecalled, ConsentMissing
+            If a member was taken back, or the consent to one was withdrawn.
         RequestInvalid
             If no member is left, or the folder is not empty.
         UnreadableInstance, ResourceNotFound
@@ -90,8 +91,8 @@ class Exporter:
         options = json.dumps([self.digest, form.value, include_sources, suffix])
         with staged(target, hashlib.sha256(options.encode()).hexdigest()) as staging:
             # Noted before anything is there: a recall has to know of every copy.
-            uids = [one.series_uid for member in members for one in member.series if member.origin]
-            self.gatherer.outputs.hand_out(uids, str(target.absolute()), "export")
+            uids = {str(one.series_uid) for member in members for one in member.series}
+            hand_out_export(self.gatherer.archive, self.gatherer.outputs, uids, target)
             if form is ExportForm.DICOM:
                 rows = self._dicom(staging, members, told)
             else:

@@ -19,7 +19,7 @@ from domain.errors import JobNotFound, PatientMismatch, RequestInvalid, Resource
 from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid, require_uid
 from domain.series import GeneratedInstance, GeneratedSeries, ImagingSeries
 from provenance.canonical import canonical_json, sha256_digest
-from veraicon.artifacts import json_codec
+from veraicon.artifacts import Codec, Kind, json_codec
 from veraicon.datasets.layout import digested
 from veraicon.jobs import Jobs
 from veraicon.pipeline import JobState
@@ -110,6 +110,8 @@ class Gatherer:
             If no job, or more than one, has an id that starts so.
         RequestInvalid
             If it is not attested.
+        ResourceNotFound
+            If the job's folder has lost what it kept.
         OutputRecalled
             If it was taken back.
         ConsentMissing
@@ -122,8 +124,8 @@ class Gatherer:
             )
         self.outputs.require_not_recalled(row.request_id)
         folder = self.jobs.artifacts(row.request_id).folder
-        statement = STATEMENT.read(folder / f"statement{STATEMENT.suffix}")
-        attestation = ATTESTATION.read(folder / f"{JobState.ATTESTED.value}{ATTESTATION.suffix}")
+        statement = _artifact(row, folder, "statement", STATEMENT)
+        attestation = _artifact(row, folder, JobState.ATTESTED.value, ATTESTATION)
         source = self._source_of(row, folder)
         self.outputs.require_consent(source)
         return Member(
@@ -173,7 +175,7 @@ class Gatherer:
         try:
             return self.described(row.series_uid)
         except (UnreadableInstance, PatientMismatch):
-            return _RECEIVED.read(folder / f"{JobState.RECEIVED.value}{_RECEIVED.suffix}")
+            return _artifact(row, folder, JobState.RECEIVED.value, _RECEIVED)
 
     def _job(self, text: str) -> JobRow:
         found = self.jobs.starting_with(text)
@@ -237,6 +239,17 @@ class Bytes:
             header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "SOPInstanceUID"])
             if header.SeriesInstanceUID == series_uid:
                 yield str(header.SOPInstanceUID), path
+
+
+def _artifact(row: JobRow, folder: Path, name: str, codec: Codec[Kind]) -> Kind:
+    try:
+        return codec.read(folder / f"{name}{codec.suffix}")
+    except (OSError, ValueError) as error:
+        raise ResourceNotFound(
+            found=f"no readable {name} in the folder of job {row.request_id}",
+            allowed="attested jobs whose folder is as they left it",
+            action="restore the storage folder from its backup, or leave this job out: name the others with --from-jobs",
+        ) from error
 
 
 def _listed(series: GeneratedSeries) -> ListedSeries:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from domain.errors import ConfigurationError, RequestInvalid, StorageExhausted
+from dicom_node.objects.file_set import require_free, under_way
+from domain.errors import ConfigurationError, StorageExhausted, UnreadableInstance
 from veraicon.datasets.layout import WORKING
 
 _LOCK, _UNFINISHED = WORKING
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Staging:
@@ -28,17 +30,10 @@ class Staging:
         path = self.folder / name
         if path.exists():
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(make())
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        content = make()
+        with _writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_whole(path, content)
         return path
 
 
@@ -61,43 +56,69 @@ def staged(target: Path, identity: str) -> Iterator[Staging]:
         If the disk is full.
     ConfigurationError
         If the folder cannot be written.
+    UnreadableInstance
+        If the block could not read what it was to put there.
     """
-    _require_free(target)
+    require_free(target)
     folder = target.parent / f".{target.name}.{identity[:16]}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / _LOCK):
-            for leftover in sorted(folder.rglob(f"{_UNFINISHED}*")):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    with _writing(), _locked(folder / _LOCK):
+        for leftover in sorted(folder.rglob(f"{_UNFINISHED}*")):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        try:
             yield Staging(folder)
-            (folder / _LOCK).unlink()
-            _require_free(target)
-            folder.replace(target)
+        except OSError as error:
+            raise _failed_within(folder, error) from error
+        (folder / _LOCK).unlink()
+        require_free(target)
+        folder.replace(target)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise _cannot_write(error) from error
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RequestInvalid(
-                found="an export to this folder that is under way", allowed="one at a time", action="wait for it to end"
-            ) from error
+            raise under_way() from error
         yield
 
 
-def _require_free(target: Path) -> None:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RequestInvalid(
-            found="an output folder that is not empty", allowed="a new or empty folder", action="name another folder"
-        )
+def _failed_within(folder: Path, error: OSError) -> StorageExhausted | ConfigurationError | UnreadableInstance:
+    """Tell what could not be written from what could not be read: a full disk, a name in the folder, any other."""
+    named = isinstance(error.filename, str) and Path(error.filename).resolve().is_relative_to(folder.resolve())
+    if error.errno in _FULL or named:
+        return _cannot_write(error)
+    return UnreadableInstance(
+        found=f"a file of a member that cannot be read ({type(error).__name__})",
+        allowed="members whose files this user may read",
+        action="see to the storage folder, then run the same command again: it goes on where it stopped",
+    )
 
 
 def _cannot_write(error: OSError) -> StorageExhausted | ConfigurationError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in _FULL:
         return StorageExhausted(
             found="a disk that is full",
             allowed="room for the whole export",

@@ -16,7 +16,7 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from dicom_node.holding.files import write_durably
-from domain.dataset import DatasetManifest, Member, Split
+from domain.dataset import DatasetManifest, Member, Split, grouped
 from domain.errors import RequestInvalid, ResourceNotFound
 from provenance.dataset_manifest import (
     content_digest,
@@ -89,7 +89,7 @@ class DatasetVersions:
         latest = self._latest(name)
         dealt = tuple(
             replace(member, part=split.part_of(member.subject) if split else "")
-            for member in sorted(members, key=lambda member: member.uid)
+            for member in grouped(sorted(members, key=lambda member: member.uid))
         )
         now = datetime.now(UTC)
         manifest = DatasetManifest(

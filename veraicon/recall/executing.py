@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 
 import structlog
@@ -35,6 +36,7 @@ from provenance.recall_as_fhir import recall_provenance, recall_provenance_id
 from provenance.recall_notice import NOTICE_SUFFIX, RecalledOutput, RecallReason, sign_notice
 from veraicon import faults
 from veraicon.artifacts import BYTES, ArtifactFolder
+from veraicon.pipeline import JobState
 from veraicon.publishing import PREPARED
 from veraicon.recall.outputs import Outputs, aware
 from veraicon.recall.records import CopyState, Recalls
@@ -88,7 +90,7 @@ class Recaller:
             if row.finished_at is None:
                 self._one_output(recall, row, notice)
             self.progress(number, len(rows))
-        done = all(row.finished_at is not None for row in rows)
+        done = self.recalls.finished(recall.recall_id)
         if done and recall.finished_at is None:
             self.recalls.tick(recall, finished_at=datetime.now(UTC))
         return done
@@ -101,12 +103,26 @@ class Recaller:
                 self.recalls.tick(copy, state=CopyState.PENDING.value)
         waiting = {copy.request_id for copy in self.recalls.copies(recall.recall_id) if not CopyState(copy.state).ended}
         for row in self.recalls.outputs(recall.recall_id):
+            if row.fhir_at is not None and self._stopped_while_writing(row):
+                self.recalls.tick(row, fhir_at=None, finished_at=None)
+                self.recalls.tick(recall, finished_at=None)
             # A copy may also have been handed out after the output was gone through.
             known = {(copy.recipient, copy.protocol) for copy in self.recalls.copies(recall.recall_id, row.request_id)}
             new = {(copy.recipient, copy.protocol) for copy in self.outputs.copies(row.request_id)} - known
             if row.request_id in waiting or new:
                 self.recalls.tick(row, finished_at=None)
                 self.recalls.tick(recall, finished_at=None)
+
+    def _stopped_while_writing(self, row: RecalledRow) -> bool:
+        """True of a job that was stopped after it had signed: its Bundle may land late, and the process die before it looks."""
+        made = self.outputs.row(row.request_id)
+        return made is not None and bool(made.provenance_reference) and self._job_state(row) == JobState.CANCELLED.value
+
+    def _job_state(self, row: RecalledRow) -> str:
+        try:
+            return self.site.jobs.get(row.request_id).state
+        except JobNotFound:
+            return ""
 
     def _cancel_jobs(self, recall: RecallRow) -> None:
         """Stop what is on its way, outputs that are being published among them: `Outputs.leaving` refuses the rest."""
@@ -124,7 +140,9 @@ class Recaller:
         if made is not None:
             self.recalls.tick(row, kind="output", attestation=made.attestation, finished_at=None)
         elif row.finished_at is None:
-            self.recalls.tick(row, finished_at=datetime.now(UTC))
+            state = self._job_state(row)
+            ended = "" if state == JobState.CANCELLED.value else f"it had ended before: {state or 'no job'}"
+            self.recalls.tick(row, problem=ended, finished_at=datetime.now(UTC))
 
     def _notice(self, recall: RecallRow) -> str:
         """Sign what is recalled, keep it, and enter it in the log; a repeat signs the very same bytes."""
@@ -165,7 +183,9 @@ class Recaller:
                 _log.warning("a step of a recall failed", action="recall", request_id=row.request_id, code=error.code)
         copies = self.recalls.copies(recall.recall_id, row.request_id)
         done = not problems and all(CopyState(copy.state).ended for copy in copies)
-        self.recalls.tick(row, problem="; ".join(problems), finished_at=datetime.now(UTC) if done else None)
+        self.recalls.tick(row, problem="; ".join(problems))
+        if done:
+            self.recalls.finish_output(row)
         faults.reach("recall:output")
 
     def _hide(self, recall: RecallRow, row: RecalledRow, _notice: str) -> None:
@@ -279,17 +299,23 @@ class Recaller:
         )
         folder = ArtifactFolder(self.folder(recall.recall_id).folder / "notes")
         codec = replace(BYTES, suffix=".dcm")
-        folder.once(row.request_id, codec, lambda: to_part10(rejection_note(self._instances(row), identity)))
-        return dcmread(folder.folder / f"{row.request_id}.dcm")
+        content = folder.once(row.request_id, codec, lambda: to_part10(rejection_note(self._instances(row), identity)))
+        try:
+            return dcmread(BytesIO(content))
+        except PARSE_ERRORS as error:
+            raise _lost("a rejection note in the folder of the recall that cannot be read") from error
 
     def _instances(self, row: RecalledRow) -> list[Dataset]:
+        """Return the headers of what the job has published, all of it."""
         outbox: Path = self.site.jobs.artifacts(row.request_id).folder / "series"
         try:
             found: list[Dataset] = [dcmread(path, stop_before_pixels=True) for path in sorted(outbox.glob("*.dcm"))]
+            names = {(str(ds.SOPClassUID), str(ds.SOPInstanceUID)) for ds in found if ds.StudyInstanceUID}
         except (*PARSE_ERRORS, OSError) as error:
             raise _lost("an instance in the folder of the job that cannot be read") from error
-        if not found:
-            raise _lost("no instances in the folder of the job")
+        published = {one for instances in self.outputs.series(row.request_id).values() for one in instances}
+        if names != published:
+            raise _lost(f"{len(names & published)} of {len(published)} published instances in the folder of the job")
         return found
 
 
@@ -302,9 +328,12 @@ def _references(prepared: Path) -> list[str]:
         If its folder holds something else by now.
     """
     try:
-        return references_in(PREPARED.read(prepared).bundle)
-    except (OSError, ValueError, KeyError) as error:
+        references = references_in(PREPARED.read(prepared).bundle)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise _lost("a Bundle in the folder of the job that cannot be read") from error
+    if not any(one.startswith("Provenance/") for one in references):
+        raise _lost("a Bundle without a Provenance in the folder of the job")
+    return references
 
 
 def _lost(found: str) -> UnreadableInstance:

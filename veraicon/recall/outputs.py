@@ -21,7 +21,7 @@ from domain.generation import Receipt
 from domain.identifiers import PatientIdentifier
 from domain.series import ImagingSeries
 from provenance.canonical import canonical_json, sha256_digest
-from veraicon.recall.tables import CopyRow, OutputRow, OutputSeriesRow, RecalledRow, RecallRow
+from veraicon.recall.tables import CopyRow, OutputRow, OutputSeriesRow, RecalledRow, RecallRow, SourceCopyRow
 
 _PURPOSE = b"veraicon source patient\x00"
 
@@ -50,6 +50,31 @@ class Copy:
     protocol: str
     sent_at: datetime
     accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSeries:
+    """A received series that is about to be given away.
+
+    Attributes
+    ----------
+    patient : PatientIdentifier or None
+        None where the series does not say whose it is.
+    """
+
+    series_uid: str
+    study_uid: str
+    patient: PatientIdentifier | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCopy:
+    """A folder that a received series was exported to, with the last time."""
+
+    series_uid: str
+    recipient: str
+    protocol: str
+    sent_at: datetime
 
 
 class Outputs:
@@ -136,12 +161,68 @@ class Outputs:
         )
         in_transaction(self._engine, lambda session: session.execute(change))
 
-    def hand_out(self, series_uids: Collection[str], recipient: str, protocol: str) -> None:
-        """Note those of some series that are ours and about to be given to somebody who asked; others are not noted."""
+    def ours(self, series_uids: Collection[str]) -> set[str]:
+        """Return those of some series that belong to an output."""
+        query = select(OutputSeriesRow.series_uid).where(col(OutputSeriesRow.series_uid).in_(list(series_uids)))
         with Session(self._engine) as session:
-            ours = select(OutputSeriesRow.series_uid).where(col(OutputSeriesRow.series_uid).in_(list(series_uids)))
-            found = session.exec(ours).all() if series_uids else []
+            return set(session.exec(query).all()) if series_uids else set()
+
+    def hand_out(self, series_uids: Collection[str], recipient: str, protocol: str) -> None:
+        """Note those of some series that are ours and about to be given to somebody who asked; others are not noted.
+
+        Raises
+        ------
+        OutputRecalled
+            If one was taken back meanwhile: our archive may not have hidden it yet.
+        """
+        found = self.ours(series_uids)
+        # Noted first, as in `leaving`.
         self._copied(found, recipient, protocol)
+        query = select(OutputSeriesRow.request_id).where(col(OutputSeriesRow.series_uid).in_(found)).distinct()
+        with Session(self._engine) as session:
+            requests = session.exec(query).all() if found else []
+        for request_id in requests:
+            self.require_not_recalled(request_id)
+
+    def hand_out_sources(self, sources: Sequence[SourceSeries], recipient: str, protocol: str) -> None:
+        """Note received series that are about to be given away; see `veraicon.recall.handing_out.hand_out_export`.
+
+        Raises
+        ------
+        ConsentMissing
+            If the consent to one was withdrawn by a recall.
+        """
+        now = datetime.now(UTC)
+        tokens = {one.series_uid: patient_token(self._salt, one.patient) if one.patient else "" for one in sources}
+
+        def write(session: Session) -> None:
+            for one in sources:
+                row = SourceCopyRow(
+                    series_uid=one.series_uid,
+                    recipient=recipient,
+                    protocol=protocol,
+                    day=now.date().isoformat(),
+                    study_uid=one.study_uid,
+                    patient_token=tokens[one.series_uid],
+                    sent_at=now,
+                )
+                session.merge(row)
+
+        in_transaction(self._engine, write)
+        for token, study_uid in {(tokens[one.series_uid], one.study_uid) for one in sources}:
+            self._require_consent(token, study_uid)
+
+    def source_copies(self, tokens: Sequence[str], study_uid: str) -> list[SourceCopy]:
+        """Return where series of a patient, or of a study, were exported to, each once, with the last time."""
+        columns = (col(SourceCopyRow.series_uid), col(SourceCopyRow.recipient), col(SourceCopyRow.protocol))
+        meant = sa.or_(
+            col(SourceCopyRow.patient_token).in_(list(tokens)),
+            sa.and_(col(SourceCopyRow.study_uid) == study_uid, col(SourceCopyRow.study_uid) != ""),
+        )
+        query = sa.select(*columns, sa.func.max(col(SourceCopyRow.sent_at)))
+        query = query.where(meant).group_by(*columns).order_by(*reversed(columns))
+        with Session(self._engine) as session:
+            return [SourceCopy(uid, who, how, aware(last)) for uid, who, how, last in session.execute(query)]
 
     def require_not_recalled(self, request_id: str) -> None:
         """Go on only with what is not taken back; see `require_not_recalled`."""
@@ -181,16 +262,7 @@ class Outputs:
         ConsentMissing
             If a recall for that reason names its patient or its study, and nobody has lifted it.
         """
-        token = patient_token(self._salt, series.patient)
-        open_ones = select(RecallRow).where(col(RecallRow.lifted_at).is_(None), RecallRow.reason == "consent")
-        with Session(self._engine) as session:
-            for recall in session.exec(open_ones):
-                if token in recall.blocked_patients or series.study_uid == recall.blocked_study:
-                    raise ConsentMissing(
-                        found=f"a source whose consent was withdrawn (recall {recall.recall_id[:8]})",
-                        allowed="sources that no recall for consent names",
-                        action="use another series; where consent was given again: veraicon recall lift",
-                    )
+        self._require_consent(patient_token(self._salt, series.patient), series.study_uid)
 
     def copies(self, request_id: str) -> list[Copy]:
         """Return the places that an output went to, each once, with the last time."""
@@ -210,6 +282,17 @@ class Outputs:
         with Session(self._engine) as session:
             rows = session.exec(select(OutputSeriesRow).where(OutputSeriesRow.request_id == request_id)).all()
         return {row.series_uid: [(one[0], one[1]) for one in row.instances] for row in rows}
+
+    def _require_consent(self, token: str, study_uid: str) -> None:
+        open_ones = select(RecallRow).where(col(RecallRow.lifted_at).is_(None), RecallRow.reason == "consent")
+        with Session(self._engine) as session:
+            for recall in session.exec(open_ones):
+                if token in recall.blocked_patients or study_uid == recall.blocked_study:
+                    raise ConsentMissing(
+                        found=f"a source whose consent was withdrawn (recall {recall.recall_id[:8]})",
+                        allowed="sources that no recall for consent names",
+                        action="use another series; where consent was given again: veraicon recall lift",
+                    )
 
     def _copied(self, series_uids: Collection[str], recipient: str, protocol: str) -> None:
         if not series_uids:

@@ -15,6 +15,7 @@ from provenance.recall_notice import RecallReason
 from veraicon.recall.executing import Recaller
 from veraicon.recall.outputs import Copy, Outputs, aware
 from veraicon.recall.records import CopyState, Recalls
+from veraicon.recall.reporting import tell_source_copy
 from veraicon.recall.selection import Selection, jobs_on_their_way, selected_outputs
 from veraicon.recall.tables import OutputRow, RecalledRow
 from veraicon.recall.telling import place_of
@@ -60,6 +61,24 @@ def plan(site: Site, selection: Selection) -> Plan:
     )
 
 
+def unknown_sources(site: Site, selection: Selection, patient_id: str) -> list[str]:
+    """Return the options of a selection that name a source of which we hold nothing and have made nothing: mistyped, perhaps.
+
+    Parameters
+    ----------
+    patient_id : str
+        What the tokens of the selection were made of; it is looked up in the archive, and not kept.
+    """
+    named = []
+    if selection.patient_tokens:
+        made = selected_outputs(site.engine, Selection(patient_tokens=selection.patient_tokens))
+        named.append(("--source-patient", made, {"PatientID": [patient_id]}))
+    if selection.source_study:
+        made = selected_outputs(site.engine, Selection(source_study=selection.source_study))
+        named.append(("--source-study", made, {"StudyInstanceUID": [selection.source_study]}))
+    return [option for option, made, held in named if not made and not site.archive.find("STUDY", held, counted=False)]
+
+
 def begin(site: Site, planned: Plan, *, reason: RecallReason, note: str, by: str) -> str:
     """Keep a plan as a recall, and return its id; from then on nothing of it leaves.
 
@@ -98,6 +117,10 @@ def tell_plan(site: Site, planned: Plan) -> dict[str, Any]:
         "outputs": [_tell_output(site, site.outputs, row) for row in planned.outputs],
         "jobs_to_cancel": [{"job": row.request_id, "state": row.state} for row in planned.jobs],
         "recalled_before": list(planned.before),
+        "source_copies": [
+            tell_source_copy(copy)
+            for copy in site.outputs.source_copies(planned.selection.patient_tokens, planned.selection.source_study)
+        ],
     }
 
 

@@ -165,6 +165,20 @@ class Recalls:
         for name, value in values.items():
             setattr(row, name, value)
 
+    def finish_output(self, row: RecalledRow) -> bool:
+        """Tick an output off, unless a step that ran beside the recall has opened it again; return whether it is."""
+        same = (col(RecalledRow.recall_id) == row.recall_id, col(RecalledRow.request_id) == row.request_id)
+        now = datetime.now(UTC)
+        change = sa.update(RecalledRow).where(*same, col(RecalledRow.fhir_at).is_not(None)).values(finished_at=now)
+        in_transaction(self._engine, lambda session: session.execute(change))
+        with Session(self._engine) as session:
+            row.finished_at = session.execute(sa.select(col(RecalledRow.finished_at)).where(*same)).scalar_one()
+        return row.finished_at is not None
+
+    def finished(self, recall_id: str) -> bool:
+        """Return whether every output of a recall is done with, as its rows say now."""
+        return all(row.finished_at is not None for row in self.outputs(recall_id))
+
     def lift(self, recall: RecallRow, *, by: str) -> None:
         """Let the sources of a recall for consent in again; the outputs stay recalled.
 

@@ -12,7 +12,7 @@ from typing import Any
 from provenance.recall_notice import RecallReason
 from veraicon.artifacts import BYTES, save
 from veraicon.recall.executing import TITLES, Recaller
-from veraicon.recall.outputs import aware
+from veraicon.recall.outputs import SourceCopy, aware
 from veraicon.recall.records import CopyState
 from veraicon.recall.tables import RecalledRow, RecallRow
 
@@ -21,7 +21,10 @@ def report(recaller: Recaller, recall: RecallRow) -> dict[str, Any]:
     """Return how a recall stands; it names no patient."""
     copies = recaller.recalls.copies(recall.recall_id)
     outputs = [_output(recaller, recall, row) for row in recaller.recalls.outputs(recall.recall_id)]
-    jobs = [row.request_id for row in recaller.recalls.outputs(recall.recall_id, kind="job")]
+    jobs = recaller.recalls.outputs(recall.recall_id, kind="job")
+    cancelled = [row.request_id for row in jobs if not row.problem]
+    sources = recaller.outputs.source_copies(recall.blocked_patients, recall.blocked_study)
+    open_ones = [one for one in outputs if not one["done"]]
     return {
         "recall": recall.recall_id,
         "recalled_at": _iso(recall.recalled_at),
@@ -30,19 +33,33 @@ def report(recaller: Recaller, recall: RecallRow) -> dict[str, Any]:
         "note": recall.note,
         "selection": recall.selection,
         "rejection_title": TITLES[RecallReason(recall.reason)],
-        "state": "done" if recall.finished_at else "open",
-        "finished_at": _iso(recall.finished_at),
+        "state": "done" if recall.finished_at and not open_ones else "open",
+        "finished_at": _iso(recall.finished_at) if not open_ones else None,
         "new_requests_refused": bool(recall.blocked_patients or recall.blocked_study) and recall.lifted_at is None,
         "counts": {
             "outputs": len(outputs),
             "instances": sum(one["instances"] for one in outputs),
             "outputs_done": sum(one["done"] for one in outputs),
             "fhir_withdrawn": sum(one["fhir_withdrawn"] for one in outputs),
-            "jobs_cancelled": len(jobs),
+            "jobs_cancelled": len(cancelled),
+            "source_copies": len(sources),
             "copies": {state.words: count for state in CopyState if (count := Counter(c.state for c in copies)[state.value])},
         },
         "outputs": outputs,
-        "jobs_cancelled": jobs,
+        "jobs_cancelled": cancelled,
+        "jobs_ended_before": [row.request_id for row in jobs if row.problem],
+        "source_copies": [tell_source_copy(one) for one in sources],
+    }
+
+
+def tell_source_copy(copy: SourceCopy) -> dict[str, str]:
+    """Return where a series of somebody whose consent was withdrawn went: nobody of us can call a folder."""
+    return {
+        "series": copy.series_uid,
+        "recipient": copy.recipient,
+        "protocol": copy.protocol,
+        "sent_at": aware(copy.sent_at).isoformat(),
+        "state": CopyState.BY_HAND.words,
     }
 
 
@@ -105,9 +122,15 @@ def in_markdown(told: Mapping[str, Any]) -> str:
             f"| {_cell(one['detail'])} |"
             for one in output["copies"]
         ]
+    if told["source_copies"]:
+        lines += ["", "| source series | recipient | by | sent | state |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {one['series']} | {_cell(one['recipient'])} | {one['protocol']} | {one['sent_at']} | {one['state']} |"
+        for one in told["source_copies"]
+    ]
     problems = [f"- {output['request']}: {output['problem']}" for output in told["outputs"] if output["problem"]]
     lines += ["", "## Problems", "", *problems] if problems else []
-    return "\n".join([*lines, *_letters(told)]) + "\n"
+    return "\n".join([*lines, *_letters(told), *_source_letters(told)]) + "\n"
 
 
 def _letters(told: Mapping[str, Any]) -> list[str]:
@@ -128,6 +151,25 @@ def _letters(told: Mapping[str, Any]) -> list[str]:
             "Series Instance UIDs:",
             ">",
             *(f"> - {uid}" for uid in dict.fromkeys(series)),
+        ]
+    return lines
+
+
+def _source_letters(told: Mapping[str, Any]) -> list[str]:
+    """The text for each folder that images of the person themselves were exported to."""
+    named: dict[str, list[str]] = {}
+    for copy in told["source_copies"]:
+        named.setdefault(f"{copy['recipient']} ({copy['protocol']})", []).append(copy["series"])
+    lines: list[str] = []
+    for recipient, series in named.items():
+        lines += [
+            "",
+            f"## To be told by hand: {_cell(recipient)}, images of the person",
+            "",
+            f"> You got images of a real person from us. {_why(told)} Please delete them and what was made of them, "
+            "and confirm. Series Instance UIDs:",
+            ">",
+            *(f"> - {uid}" for uid in series),
         ]
     return lines
 

@@ -84,6 +84,28 @@ class CopyRow(SiteTable, table=True):
     accepted_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
 
 
+class SourceCopyRow(SiteTable, table=True):
+    """A folder that a received series was exported to on one day; written before the first instance leaves.
+
+    Attributes
+    ----------
+    patient_token : str
+        As of `OutputRow`; empty where the series does not say whose it is.
+    recipient, protocol, day : str
+        As of `CopyRow`.
+    """
+
+    __tablename__ = "source_copy"
+
+    series_uid: str = Field(primary_key=True, max_length=64)
+    recipient: str = Field(primary_key=True)
+    protocol: str = Field(primary_key=True, max_length=16)
+    day: str = Field(primary_key=True, max_length=10)
+    study_uid: str = Field(index=True, max_length=64)
+    patient_token: str = Field(index=True, max_length=71)
+    sent_at: datetime = Field(sa_column=_moment())
+
+
 class RecallRow(SiteTable, table=True):
     """A recall that was begun; it stays open until each output is withdrawn and each copy is answered for.
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
 from dicom_node.holding.files import to_part10
-from dicom_node.objects.file_set import write_file_set
+from dicom_node.objects.file_set import UNFINISHED, write_file_set
 from dicom_node.writing import ImageForm, SummaryForm
 from domain.errors import RequestInvalid, UnreadableInstance
 from tests.builders_dicom import part10_series, series_datasets
@@ -84,3 +89,43 @@ def test_refuses_a_folder_in_use_and_nothing_to_write(tmp_path: Path) -> None:
         write_file_set([], tmp_path / "out")
     (tmp_path / "out").mkdir()
     assert write_file_set(paths, tmp_path / "out") == 2
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dicom_node.objects import file_set
+copy = file_set.shutil.copyfile
+def dies(source, target):
+    copy(source, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+file_set.shutil.copyfile = dies
+file_set.write_file_set(sorted(Path(sys.argv[1]).iterdir()), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.requirement("DICOM-MEDIA-001")
+def test_what_a_killed_process_left_is_gone_after_the_next_try(tmp_path: Path) -> None:
+    paths = save(tmp_path / "in", part10_series(2))
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "in"), str(tmp_path / "out")], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = [path for path in tmp_path.iterdir() if path.name != "in"]
+    assert left.name.startswith(UNFINISHED)
+    assert list(left.rglob("IM*")), "it was killed in the middle"
+    (left / "torn").touch()
+    write_file_set(paths, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert not (tmp_path / "out" / "torn").exists()
+
+
+def test_a_second_process_is_refused_and_disturbs_nothing(tmp_path: Path) -> None:
+    paths = save(tmp_path / "in", part10_series(2))
+    first = tmp_path / f"{UNFINISHED}out"
+    first.mkdir()
+    (first / "kept").touch()
+    lock = os.open(first, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(RequestInvalid, match="under way"):
+        write_file_set(paths, tmp_path / "out")
+    assert (first / "kept").exists()
+    os.close(lock)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.dataset import Split, difference, leaks
+from domain.dataset import Split, difference, grouped, leaks
 from tests.builders_dataset import HALVES, make_manifest, make_member, token
 
 _PEOPLE = st.lists(st.text("abcdefgh", min_size=1, max_size=6), min_size=1, max_size=12)
@@ -65,6 +65,30 @@ def test_a_leak_made_by_hand_is_named() -> None:
     stranger = token("somebody else")
     assert any("counts as 2 subjects" in one for one in leaking(0, subject=stranger, part=HALVES.part_of(stranger)))
     assert any("listed twice" in one for one in leaks(replace(manifest, members=(first, *manifest.members))))
+
+
+@pytest.mark.requirement("PROV-SPLIT-001")
+def test_two_identifiers_whose_images_share_a_study_count_as_one_subject() -> None:
+    """With and without its issuer an identifier gives two tokens; c shares nothing with a but by way of b."""
+    one, two, three, other = (make_member(person, 1) for person in "abcd")
+    source = make_member("c", 0, source=True)
+    two = replace(two, origin=replace(two.origin, source_study_uid=one.origin.source_study_uid))
+    two = replace(two, origin=replace(two.origin, source_series_uid=source.uid))
+    members = [one, two, three, source, other]
+    assert any("source study" in named for named in leaks(make_manifest(members)))
+    for order in (members, members[::-1]):
+        together = grouped(order)
+        assert {member.uid: member.subject for member in together} == {
+            member.uid: other.subject if member is other else min(token(person) for person in "abc") for member in members
+        }
+        assert leaks(make_manifest(together)) == ()
+
+
+@pytest.mark.requirement("PROV-SPLIT-001")
+def test_a_source_in_the_study_of_somebody_elses_volume_is_a_leak() -> None:
+    volume, source = make_member("a", 1), make_member("b", 0, source=True)
+    source = replace(source, series=(replace(source.series[0], study_uid=volume.origin.source_study_uid),))
+    assert any("source study" in named for named in leaks(make_manifest([volume, source])))
 
 
 def test_a_difference_names_what_came_went_changed_and_moved() -> None:

@@ -105,7 +105,7 @@ def test_figures_are_those_of_the_card_with_cases_split_and_interval() -> None:
     assert labels[:2] == ["volume correlation (n=20, validation)", "overlap (n=20, validation)"]
     assert values[0] == {"kind": "single", "value": 0.91}
     assert values[1] == {"kind": "estimate_ci", "estimate": 0.91, "lower": 0.85, "upper": 0.95, "level": 95}
-    assert "| overlap | 0.91 1 | 0.85 to 0.95 (95%) | 20 | validation |" in to_markdown(FULL)
+    assert "| overlap | 0.91 | 0.85 to 0.95 (95%) | 20 | validation |" in to_markdown(FULL)
 
 
 @pytest.mark.requirement("PROV-CARD-002")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import io
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -14,9 +15,11 @@ from dicom_node.objects.file_set import UNFINISHED
 from dicom_node.objects.label_map import read_label_map
 from dicom_node.reading import read_volume
 from dicom_node.writing import ImageForm
-from domain.errors import ConfigurationError, RequestInvalid, StorageExhausted, UnsupportedSeries
+from domain.errors import ConfigurationError, RequestInvalid, StorageExhausted, UnreadableInstance, UnsupportedSeries
 from domain.volume import Volume
+from tests.builders_dataset import make_manifest, make_member
 from tests.builders_objects import labelled_phantom, written_objects
+from veraicon.datasets.as_bids import BidsWriter
 from veraicon.datasets.layout import listed_files
 from veraicon.datasets.nifti import image_to_nifti, labels_to_nifti
 from veraicon.datasets.staging import staged
@@ -152,3 +155,29 @@ def test_what_a_killed_process_left_in_the_folder_is_not_handed_over(tmp_path: P
     with staged(target, "identity") as staging:
         staging.once("whole", lambda: b"whole")
     assert [path.name for path in target.rglob("*")] == ["whole"]
+
+
+@pytest.mark.requirement("PROV-EXPORT-003")
+def test_what_cannot_be_read_is_not_told_as_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    lost = tmp_path / "lost"
+    with pytest.raises(UnreadableInstance, match="cannot be read"), staged(tmp_path / "one", "sha") as staging:
+        staging.once("image", lost.read_bytes)
+    with pytest.raises(UnreadableInstance, match="cannot be read"), staged(tmp_path / "two", "sha"):
+        shutil.copyfile(lost, tmp_path / "copied")
+    with pytest.raises(ConfigurationError, match="cannot be written"), staged(tmp_path / "three", "sha") as staging:
+        (staging.folder / "no-such" / "file").write_bytes(b"")
+    with pytest.raises(StorageExhausted, match="full"), staged(tmp_path / "four", "sha"):
+        raise OSError(errno.ENOSPC, "no space", str(lost))
+
+
+@pytest.mark.requirement("PROV-EXPORT-001")
+def test_a_folder_with_images_of_people_is_not_called_synthetic(tmp_path: Path) -> None:
+    members = make_manifest([make_member("a", 1), make_member("a", 0, source=True)]).members
+    writer = BidsWriter(make_manifest(members), None, "T1w")  # type: ignore[arg-type]  # nothing is read
+    told = {}
+    for count in (1, 2):
+        chosen = sorted(members, key=lambda one: one.kind.value)[:count]
+        about = writer._description("set", "raw", chosen)
+        told[about["SyntheticData"]] = about["GeneratedBy"][0]["Description"]
+    assert told[True].startswith("SYNTHETIC")
+    assert told[False].startswith("1 of 2 volumes are synthetic")

@@ -23,6 +23,7 @@ def _text(name: str, length: int | None = None) -> sa.Column[Any]:
 
 def upgrade() -> None:
     _outputs()
+    _source_copies()
     _recalls()
     op.create_table(
         "dicom_rejection",
@@ -84,6 +85,22 @@ def _outputs() -> None:
     )
 
 
+def _source_copies() -> None:
+    op.create_table(
+        "source_copy",
+        _text("series_uid", 64),
+        _text("recipient"),
+        _text("protocol", 16),
+        _text("day", 10),
+        _text("study_uid", 64),
+        _text("patient_token", 71),
+        _moment("sent_at"),
+        sa.PrimaryKeyConstraint("series_uid", "recipient", "protocol", "day"),
+    )
+    for name in ("study_uid", "patient_token"):
+        op.create_index(op.f(f"ix_source_copy_{name}"), "source_copy", [name], unique=False)
+
+
 def _recalls() -> None:
     op.create_table(
         "recall",
@@ -134,5 +151,6 @@ def _recalls() -> None:
 
 
 def downgrade() -> None:
-    for name in ("dicom_rejection", "recall_copy", "recall_output", "recall", "copy", "output_series", "output"):
+    recalls = ("dicom_rejection", "recall_copy", "recall_output", "recall")
+    for name in (*recalls, "source_copy", "copy", "output_series", "output"):
         op.drop_table(name)
