@@ -1,0 +1,149 @@
+"""What an outside system asks for before any series is known, and what it is told about it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from domain.clinical import ClinicalFact, Coding
+from domain.identifiers import PatientIdentifier, derive_uuid
+
+
+class OrderOrigin(Enum):
+    """How an order reached us."""
+
+    FHIR = "fhir"
+    OPERATION = "fhir-operation"
+    HL7V2 = "hl7v2"
+    WEBHOOK = "webhook"
+
+
+class OrderState(Enum):
+    """Where an order stands: what has become of it, never what has become of its requests.
+
+    RECEIVED is kept and not looked at yet; WAITING has a rule and no series yet; REQUESTED has requests; IGNORED is covered by
+    no rule; REFUSED cannot be met as it stands and may be tried again by hand; REVOKED was taken back by who asked.
+    """
+
+    RECEIVED = "received"
+    WAITING = "waiting"
+    REQUESTED = "requested"
+    IGNORED = "ignored"
+    REFUSED = "refused"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A ServiceRequest, a Task, an order message or a webhook that asks for generated volumes.
+
+    Attributes
+    ----------
+    origin : OrderOrigin
+        How it came.
+    sender : str
+        Who sent it, as the settings name it: the FHIR server, an integration engine, a webhook.
+    reference : str
+        Its name at the sender: ``Task/abc``, ``ORM^O01 4711``. One sender and reference are one order, however often it comes.
+    kind : str
+        ``ServiceRequest``, ``Task``, ``ImagingStudy``, ``ORM^O01``, ``OMI^O23``, ``webhook``, ``$generate``.
+    patient : PatientIdentifier or None
+        Whom it is about, by identifier; never written to a log.
+    subject_reference : str
+        ``Patient/abc`` on the FHIR server, where the order names its patient so.
+    accession, study_uid, series_uid : str
+        Which images it is about; empty where it does not say.
+    codes : tuple of Coding
+        What was ordered: the codes by which routing rules choose.
+    modality : str
+        Defined term of (0008,0060), where the order says one.
+    asked : tuple of ClinicalFact
+        Values that the volumes have to obey.
+    model : str
+        Model by name; empty: the rule's, else the site's.
+    samples : int
+        How many volumes; 0: as many as the rule says.
+    """
+
+    origin: OrderOrigin
+    sender: str
+    reference: str
+    kind: str
+    received_at: datetime
+    patient: PatientIdentifier | None = None
+    subject_reference: str = ""
+    accession: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    codes: tuple[Coding, ...] = ()
+    modality: str = ""
+    asked: tuple[ClinicalFact, ...] = ()
+    model: str = ""
+    samples: int = 0
+
+    @property
+    def order_id(self) -> str:
+        """UUID that belongs to sender and reference: a repeated notification is the same order."""
+        return str(derive_uuid("order", self.origin.value, self.sender, self.reference))
+
+
+@dataclass(frozen=True, slots=True)
+class JobNews:
+    """One job of an order (or of a series that came by itself), as others may know it: no patient data, no clinical value.
+
+    Attributes
+    ----------
+    state : str
+        ``requested``, ``held``, ``attested``, ``rejected``, ``failed``, ``cancelled``.
+    error : tuple of (str, str)
+        ``code``, ``found``, ``allowed``, ``next`` of the last error; empty where there is none.
+    study_uid, series_uid : str
+        Of what was published; empty before.
+    source_study_uid, source_series_uid : str
+        Of the source.
+    provenance_reference, study_reference, document_references : str, str, tuple of str
+        ``Provenance/x``, ``ImagingStudy/y`` and the DocumentReferences on the FHIR server; empty before.
+    """
+
+    request_id: str
+    state: str
+    model: str
+    updated_at: datetime
+    source_study_uid: str = ""
+    source_series_uid: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    instances: int = 0
+    provenance_reference: str = ""
+    study_reference: str = ""
+    document_references: tuple[str, ...] = ()
+    error: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that others are told: an order changed its state, or one of its jobs did.
+
+    Attributes
+    ----------
+    news_id : str
+        The same for the same change, however often it is sent: receivers drop repeats by it.
+    kind : str
+        ``order.waiting``, ``order.refused``, ``order.ignored``, ``order.requested``, ``job.held``, ``job.attested``,
+        ``job.rejected``, ``job.failed``, ``job.cancelled``, ``order.completed`` (all jobs of the order have ended).
+    order : Order or None
+        None for a job that no order asked for.
+    jobs : tuple of JobNews
+        For ``job.*`` the one job; for ``order.*`` all of them. A draw that was rejected and drawn again is not an end.
+    reason : str
+        Why, in words without patient data.
+    """
+
+    news_id: str
+    kind: str
+    at: datetime
+    order: Order | None
+    order_state: OrderState | None
+    jobs: tuple[JobNews, ...]
+    reason: str = ""
