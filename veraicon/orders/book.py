@@ -1,0 +1,234 @@
+"""The order book: every order that reached us, kept before its sender gets an answer, and what has become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from domain.errors import RequestInvalid, ResourceNotFound, VeraiconError
+from domain.ordering import Order, OrderState
+from veraicon.orders.tables import OrderRow
+
+ORDER = TypeAdapter(Order)
+
+# Orders that something may still come of by itself.
+_OPEN = (OrderState.RECEIVED, OrderState.WAITING)
+# What a person may ask to be looked at again.
+_RETRIABLE = frozenset({OrderState.IGNORED.value, OrderState.REFUSED.value, OrderState.WAITING.value})
+_MAX_REASON = 1000
+
+
+def order_of(row: OrderRow) -> Order:
+    """Return the order that a row keeps."""
+    return ORDER.validate_python(row.content)
+
+
+class OrderBook:
+    """Keeps orders.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        The site's migrated database.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def take(self, order: Order, raw: bytes = b"") -> bool:
+        """Keep an order; it is on disk when this returns.
+
+        Parameters
+        ----------
+        order : Order
+        raw : bytes
+            What was sent.
+
+        Returns
+        -------
+        bool
+            False where an order of this origin, sender and reference is known: nothing is changed then, not even where it was
+            revoked before it came.
+        """
+        now = datetime.now(UTC)
+        row = OrderRow(
+            order_id=order.order_id,
+            origin=order.origin.value,
+            sender=order.sender,
+            reference=order.reference,
+            state=OrderState.RECEIVED.value,
+            content=ORDER.dump_python(order, mode="json"),
+            raw=raw,
+            look_at=now,
+            received_at=order.received_at,
+            updated_at=now,
+        )
+        return self._insert(row)
+
+    def revoke(self, order: Order, reason: str, raw: bytes = b"") -> bool:
+        """Note that its sender took an order back, also where the order itself has not come yet; True where this is news."""
+        now = datetime.now(UTC)
+        row = OrderRow(
+            order_id=order.order_id,
+            origin=order.origin.value,
+            sender=order.sender,
+            reference=order.reference,
+            state=OrderState.REVOKED.value,
+            content=ORDER.dump_python(order, mode="json"),
+            raw=raw,
+            reason=reason[:_MAX_REASON],
+            look_at=now,
+            received_at=order.received_at,
+            updated_at=now,
+        )
+        if self._insert(row):
+            return True
+        return self._change(order.order_id, OrderState.REVOKED, reason=reason, unless=(OrderState.REVOKED,))
+
+    def order(self, order_id: str) -> Order | None:
+        """Return an order, or None where the book has none of this id."""
+        with Session(self._engine) as session:
+            row = session.get(OrderRow, order_id)
+        return None if row is None else order_of(row)
+
+    def row(self, order_id: str) -> OrderRow:
+        """Return what the book has of an order.
+
+        Raises
+        ------
+        ResourceNotFound
+            If it has none of this id.
+        """
+        with Session(self._engine) as session:
+            row = session.get(OrderRow, order_id)
+        if row is None:
+            raise ResourceNotFound(
+                found="an order id that is not in the book",
+                allowed="an id as `veraicon order list` shows it",
+                action="list the orders, and check that --config names the same database",
+            )
+        return row
+
+    def recent(self, *, states: Sequence[OrderState] = (), limit: int = 200) -> list[OrderRow]:
+        """Return orders, the one that changed last first."""
+        query = select(OrderRow).order_by(col(OrderRow.updated_at).desc()).limit(limit)
+        if states:
+            query = query.where(col(OrderRow.state).in_([state.value for state in states]))
+        with Session(self._engine) as session:
+            return list(session.exec(query))
+
+    def due(self, now: datetime, *, limit: int = 100) -> list[OrderRow]:
+        """Return orders to be looked at, the longest waiting first."""
+        query = (
+            select(OrderRow)
+            .where(col(OrderRow.state).in_([state.value for state in _OPEN]), col(OrderRow.look_at) <= now)
+            .order_by(col(OrderRow.look_at), col(OrderRow.order_id))
+            .limit(limit)
+        )
+        with Session(self._engine) as session:
+            return list(session.exec(query))
+
+    def look_again(self) -> None:
+        """Have every waiting order looked at soon: something that it may wait for has come."""
+        statement = sa.update(OrderRow).where(col(OrderRow.state) == OrderState.WAITING.value).values(look_at=datetime.now(UTC))
+        with Session(self._engine) as session:
+            session.execute(statement)
+            session.commit()
+
+    def waits(self, order_id: str, reason: str, *, rule: str, pause_s: float, error: VeraiconError | None = None) -> bool:
+        """Note that an order waits, for what, and when it is looked at again."""
+        later = datetime.now(UTC) + timedelta(seconds=pause_s)
+        return self._change(order_id, OrderState.WAITING, reason=reason, rule=rule, error=error, look_at=later, only=_OPEN)
+
+    def requested(self, order_id: str, requests: Sequence[str], *, rule: str) -> bool:
+        """Note which requests were made for an order."""
+        return self._change(order_id, OrderState.REQUESTED, reason="", rule=rule, requests=requests, only=_OPEN)
+
+    def ignored(self, order_id: str, reason: str, *, rule: str = "") -> bool:
+        """Note that nothing is made for an order, and why."""
+        return self._change(order_id, OrderState.IGNORED, reason=reason, rule=rule, only=_OPEN)
+
+    def refused(self, order_id: str, error: VeraiconError, *, rule: str = "") -> bool:
+        """Note that an order cannot be met as it stands."""
+        return self._change(order_id, OrderState.REFUSED, reason=error.found, rule=rule, error=error, only=_OPEN)
+
+    def retry(self, order_id: str) -> OrderRow:
+        """Have an order looked at again, from its beginning.
+
+        Raises
+        ------
+        ResourceNotFound
+            If the book has none of this id.
+        RequestInvalid
+            If it has requests already, or was revoked.
+        """
+        row = self.row(order_id)
+        if row.state not in _RETRIABLE:
+            raise RequestInvalid(
+                found=f"an order in state {row.state}",
+                allowed="ignored, refused or waiting",
+                action="retry its jobs, or have its sender send a new order",
+            )
+        self._change(order_id, OrderState.RECEIVED, reason="", look_at=datetime.now(UTC), only=(OrderState(row.state),))
+        return self.row(order_id)
+
+    def _insert(self, row: OrderRow) -> bool:
+        with Session(self._engine) as session:
+            if session.get(OrderRow, row.order_id) is not None:
+                return False
+            session.add(row)
+            try:
+                session.commit()
+            except IntegrityError:  # another process took it in this moment
+                return False
+        return True
+
+    def _change(
+        self,
+        order_id: str,
+        state: OrderState,
+        *,
+        reason: str,
+        rule: str | None = None,
+        error: VeraiconError | None = None,
+        requests: Sequence[str] | None = None,
+        look_at: datetime | None = None,
+        only: Sequence[OrderState] = (),
+        unless: Sequence[OrderState] = (),
+    ) -> bool:
+        """Change an order in one conditional statement; False where its state forbids it."""
+        values: dict[str, object] = {
+            "state": state.value,
+            "reason": reason[:_MAX_REASON],
+            "error": _error(error),
+            "updated_at": datetime.now(UTC),
+        }
+        values |= {} if rule is None else {"rule": rule}
+        values |= {} if requests is None else {"requests": list(requests)}
+        values |= {} if look_at is None else {"look_at": look_at}
+        statement = sa.update(OrderRow).where(col(OrderRow.order_id) == order_id).values(**values)
+        if only:
+            statement = statement.where(col(OrderRow.state).in_([one.value for one in only]))
+        if unless:
+            statement = statement.where(col(OrderRow.state).not_in([one.value for one in unless]))
+        with Session(self._engine) as session:
+            changed = session.connection().execute(statement).rowcount
+            session.commit()
+        return bool(changed)
+
+
+def _error(error: VeraiconError | None) -> Mapping[str, str] | None:
+    if error is None:
+        return None
+    return {
+        "code": error.code,
+        "name": type(error).__name__,
+        "found": error.found,
+        "allowed": error.allowed,
+        "next": error.action,
+    }

@@ -1,0 +1,37 @@
+"""The ways on which others are told what became of their orders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from domain.ordering import News
+
+if TYPE_CHECKING:
+    from veraicon.wiring import Site
+
+
+class Channel(Protocol):
+    """One way to one receiver."""
+
+    name: str
+
+    def wants(self, news: News) -> bool:
+        """Tell whether the receiver is to hear of it."""
+        ...
+
+    def send(self, news: News) -> None:
+        """Tell it; the same news may be sent again, and its id is the same then.
+
+        Raises
+        ------
+        PeerError
+            If the receiver may take it later: it is sent again, with growing pauses.
+        VeraiconError
+            If it never will: the news stays as failed, in sight, until somebody tries again by hand.
+        """
+        ...
+
+
+def channels_of(site: Site) -> tuple[Channel, ...]:
+    """Return the channels of a site, each with a name of its own."""
+    return ()
