@@ -346,6 +346,10 @@ class Archive:
         """Note that a series in this state was handed on; return False where it has changed meanwhile and stays unannounced."""
         return self._index.announced(series_uid, series_digest)
 
+    def is_arriving(self, series_uid: str) -> bool:
+        """Return whether a held series has not settled yet: instances may still come."""
+        return self._index.is_pending(series_uid)
+
     def find(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> list[Entity]:
         """Return entities of a query level, narrowed by exact values, see `dicom_node.holding.index.Index.entities`."""
         return self._index.entities(level, narrowing, counted=counted)

@@ -30,6 +30,8 @@ class GenerationRequest:
         Values that the requester asks for; they stand above the EHR's.
     draw : int
         1, and one more for each request that follows a rejected volume with another seed.
+    order_id : str
+        Order from outside that it was made for; empty where none was.
     """
 
     request_id: str
@@ -43,6 +45,7 @@ class GenerationRequest:
     requested_by: str
     asked: tuple[ClinicalFact, ...] = ()
     draw: int = 1
+    order_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

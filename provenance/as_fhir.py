@@ -31,6 +31,7 @@ PARAMETERS_TITLE = "Generation parameters (Veraicon statement)"
 CARD_TITLE = "Model card as it is digested (card.json)"
 # The documents that hold the model card, by the name that their ids derive from.
 CARD_NAMES = ("model-card", "model-card-chai")
+DOCUMENT_NAMES = (*CARD_NAMES, "parameters", "attestation")
 
 
 def render_resources(statement: ProvenanceStatement, publication: Publication, card: ModelCard) -> list[Json]:
@@ -60,6 +61,13 @@ def render_resources(statement: ProvenanceStatement, publication: Publication, c
 def reference_to(resource: Json) -> str:
     """Return ``Type/id``."""
     return f"{resource['resourceType']}/{resource['id']}"
+
+
+def published_references(request_id: str) -> tuple[str, tuple[str, ...]]:
+    """Return the references of the ImagingStudy and the DocumentReferences that an attested request has on the FHIR server."""
+    documents = (derive_fhir_id(request_id, "DocumentReference", name) for name in DOCUMENT_NAMES)
+    study = f"ImagingStudy/{derive_fhir_id(request_id, 'ImagingStudy')}"
+    return study, tuple(f"DocumentReference/{identity}" for identity in documents)
 
 
 def synthetic_patient(request_id: str, series: GeneratedSeries) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import sqlalchemy as sa
 import structlog
@@ -21,10 +22,24 @@ class Intake:
 
     A crash between submit and announce repeats the submit; the request's id derives from the series' state, so nothing is
     asked twice.
+
+    Parameters
+    ----------
+    settled : callable
+        Called after series have settled: orders may wait for them.
     """
 
-    def __init__(self, archive: Archive, jobs: Jobs, settings: GenerationSettings, *, settle_s: float) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        jobs: Jobs,
+        settings: GenerationSettings,
+        *,
+        settle_s: float,
+        settled: Callable[[], None] = lambda: None,
+    ) -> None:
         self._archive, self._jobs, self._settings, self._settle_s = archive, jobs, settings, settle_s
+        self._settled = settled
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -39,11 +54,13 @@ class Intake:
 
     def announce_settled(self) -> int:
         """Submit the requests of every series that has settled since the last call; returns how many are new."""
-        submitted = 0
-        for settled in self._archive.unannounced(self._settle_s):
+        submitted, series = 0, self._archive.unannounced(self._settle_s)
+        for settled in series:
             if self._settings.on_receive and self._may_be_source(settled.series_uid):
                 submitted += self._submit(settled)
             self._archive.announce(settled.series_uid, settled.series_digest)
+        if series:
+            self._settled()
         return submitted
 
     def _may_be_source(self, series_uid: str) -> bool:

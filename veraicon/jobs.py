@@ -142,6 +142,7 @@ class Jobs:
                     request_id=request.request_id,
                     state=JobState.REQUESTED.value,
                     series_uid=request.series_uid,
+                    order_id=request.order_id,
                     request=_REQUEST.dump_python(request, mode="json"),
                     created_at=now,
                     updated_at=now,
@@ -185,6 +186,11 @@ class Jobs:
             )
         return row
 
+    def has(self, request_id: str) -> bool:
+        """Return whether a job has this id."""
+        with Session(self._engine) as session:
+            return session.get(JobRow, request_id) is not None
+
     def starting_with(self, text: str) -> list[JobRow]:
         """Return up to two jobs whose ids start with `text`: enough to know whether it names one."""
         query = select(JobRow).where(col(JobRow.request_id).startswith(text, autoescape=True)).limit(2)
@@ -196,6 +202,18 @@ class Jobs:
         query = select(JobRow).order_by(col(JobRow.updated_at).desc()).limit(limit)
         if states:
             query = query.where(col(JobRow.state).in_([state.value for state in states]))
+        with Session(self._engine) as session:
+            return list(session.exec(query))
+
+    def of_order(self, order_id: str) -> list[JobRow]:
+        """Return the jobs of an order, redraws too, the oldest first."""
+        query = select(JobRow).where(col(JobRow.order_id) == order_id).order_by(col(JobRow.created_at), col(JobRow.request_id))
+        with Session(self._engine) as session:
+            return list(session.exec(query))
+
+    def changed_since(self, moment: datetime) -> list[JobRow]:
+        """Return jobs that changed at or after a moment, the one that changed first at the head."""
+        query = select(JobRow).where(col(JobRow.updated_at) >= moment).order_by(col(JobRow.updated_at))
         with Session(self._engine) as session:
             return list(session.exec(query))
 

@@ -168,6 +168,26 @@ class GenerationSettings(_Section):
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the generator; part of what decides the last bits")
 
 
+class RuleSettings(_Section):
+    """What is done with orders from outside: the first rule that covers an order decides. See `veraicon rules test`."""
+
+    name: str = Field(description="how it is called in lists and reasons", min_length=1, max_length=64)
+    origin: Literal["", "fhir", "fhir-operation", "hl7v2", "webhook"] = Field("", description="how the order came; empty: any")
+    sender: str = Field("", description="who sent it; empty: any")
+    kind: str = Field("", description="ServiceRequest, Task, ImagingStudy, ORM^O01, OMI^O23, webhook, $generate; empty: any")
+    code: str = Field("", description="a code that was ordered, as system|code or code; empty: any")
+    modality: str = Field("", description="modality that was ordered, such as MR; empty: any")
+    action: Literal["generate", "ignore"] = Field("generate", description="generate or ignore")
+    model: str = Field("", description="by which model, where the order names none; empty: [generation] model")
+    samples: int = Field(0, ge=0, le=1000, description="volumes of each series, where the order says none; 0: as [generation]")
+    ask: dict[str, str] = Field(
+        default_factory=dict, description='values to ask for where the order asks none, {"hippocampus-volume" = "3.1 cm3"}'
+    )
+    fetch: str = Field("", description="peer to fetch images from that are not here; empty: they come by themselves")
+    priors: bool = Field(False, description="fetch the patient's earlier studies too")
+    wait_s: float = Field(604800.0, gt=0, description="how long an order waits for its images before it is refused")
+
+
 class PublicationSettings(_Section):
     """What is published of each volume, beside its Provenance."""
 

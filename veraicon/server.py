@@ -20,6 +20,7 @@ from veraicon.api.app import create_app
 from veraicon.doctor import require_single_owner
 from veraicon.intake import Intake
 from veraicon.node_services import NodeServices, node_services
+from veraicon.orders.service import OrderService
 from veraicon.peers import move_destinations
 from veraicon.sections import HttpSettings
 from veraicon.settings import Settings
@@ -52,16 +53,25 @@ def run(settings: Settings, *, config: Path | None) -> None:
     with open_site(settings) as site:
         extra = node_services(site)
         node = _node(site, extra)
-        intake = Intake(site.archive, site.jobs, settings.generation, settle_s=settings.node.settle_s)
+        orders = OrderService(site)
+        intake = Intake(
+            site.archive,
+            site.jobs,
+            settings.generation,
+            settle_s=settings.node.settle_s,
+            settled=site.orders.look_again,
+        )
         http = _HttpServer(site)
         node.start()
         extra.reporter.start()
         http.start()
         intake.start()
+        orders.start()
         _log.info("serving", action="start", dicom_port=settings.node.port, http_port=settings.http.port)
         try:
             _supervise(settings, config, stop)
         finally:
+            orders.stop()
             intake.stop()
             extra.reporter.stop()
             node.stop()

@@ -28,6 +28,7 @@ from veraicon.sections import (
     PairingSettings,
     ProvenanceSettings,
     PublicationSettings,
+    RuleSettings,
     SourceSettings,
     StorageSettings,
     WorkerSettings,
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     sources: tuple[SourceSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
     dicomweb: tuple[DicomWebSettings, ...] = ()
+    rules: tuple[RuleSettings, ...] = ()
 
     @classmethod
     def settings_customise_sources(

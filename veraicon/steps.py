@@ -15,6 +15,7 @@ from domain.errors import ApprovalAwaited, IncompleteSeries
 from domain.findings import QualityReport
 from domain.generation import GeneratedVolume, GenerationRequest, Publication
 from domain.model_card import require_series_fits
+from domain.ordering import Order
 from domain.pairing import PairedContext, choose_patient
 from domain.series import ImagingSeries
 from domain.volume import Volume, to_patient_axes
@@ -39,6 +40,7 @@ class SiteSteps:
     decided: Callable[[str], Approval | None] = lambda _request_id: None
     needs_person: bool = False
     require_consent: Callable[[ImagingSeries], None] = lambda _series: None
+    order_of: Callable[[str], Order | None] = lambda _order_id: None
 
     def receive(self, request: GenerationRequest) -> ImagingSeries:
         """Find the series as it stood at the request and see that the model takes it."""

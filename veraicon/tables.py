@@ -28,6 +28,7 @@ class JobRow(SiteTable, table=True):
     request_id: str = Field(primary_key=True)
     state: str = Field(index=True)
     series_uid: str = Field(index=True)
+    order_id: str = Field(default="", index=True, max_length=36)
     request: dict[str, object] = Field(sa_column=Column(JSON, nullable=False))
     error: dict[str, object] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     decision: dict[str, object] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))

@@ -41,6 +41,7 @@ from veraicon.destinations import ArchiveDestination, Destination, DicomWebDesti
 from veraicon.jobs import Jobs
 from veraicon.marking import dicom_signer, pixel_marks
 from veraicon.model import SiteModel
+from veraicon.orders.book import OrderBook
 from veraicon.pipeline import JobState
 from veraicon.publishing import ATTESTATION, PublishedForms, Publisher
 from veraicon.recall.outputs import Outputs
@@ -78,6 +79,11 @@ class Site:
     def outputs(self) -> Outputs:
         """What was made of which source, and where its copies went."""
         return Outputs(self.engine, self.salt)
+
+    @property
+    def orders(self) -> OrderBook:
+        """What others have asked us for."""
+        return OrderBook(self.engine)
 
     @property
     def destinations(self) -> tuple[Destination, ...]:
@@ -313,6 +319,7 @@ def worker_steps(
             signer=dicom_signer(settings.provenance),
         ),
         require_consent=site.outputs.require_consent,
+        order_of=site.orders.order,
         cancelled=cancelled or site.jobs.cancelled,
         decided=Approvals(site.jobs).approval if cancelled is None else lambda _request_id: None,
         needs_person=settings.publication.approval == "person",

@@ -112,8 +112,9 @@ def register(
             return JobState.HELD.value
         except QualityRejection as rejection:
             jobs.tried(request_id, JobState.CHECKED, rejection)
-            jobs.ended(request_id, JobState.REJECTED)
+            # The next draw first: nobody may see an order all of whose jobs have ended while one is still to come.
             again = jobs.redraw(request, limit=redraws)
+            jobs.ended(request_id, JobState.REJECTED)
             _log.info("volume rejected", action="check", request_id=request_id, redraw=again)
             return JobState.REJECTED.value
         except Exception:  # also the errors that the engine replays from its record; cancellation is no Exception

@@ -196,6 +196,12 @@ class Index:
 
         return in_transaction(self._engine, write)
 
+    def is_pending(self, series_uid: str) -> bool:
+        """Return whether a held series has changed since it was announced last, or was never announced."""
+        with Session(self._engine) as session:
+            row = session.get(SeriesRow, series_uid)
+        return row is not None and row.pending
+
     def instances(self, narrowing: Mapping[str, Sequence[str]], *, rejected: bool = False) -> list[InstanceRow]:
         """Return instances, by UID, whose attributes (by keyword) have one of the named values each.
 

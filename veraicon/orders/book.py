@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 from domain.errors import RequestInvalid, ResourceNotFound, VeraiconError
 from domain.ordering import Order, OrderState
 from veraicon.orders.tables import OrderRow
+from veraicon.tables import JobRow
 
 ORDER = TypeAdapter(Order)
 
@@ -92,9 +93,13 @@ class OrderBook:
 
     def order(self, order_id: str) -> Order | None:
         """Return an order, or None where the book has none of this id."""
-        with Session(self._engine) as session:
-            row = session.get(OrderRow, order_id)
+        row = self.find(order_id)
         return None if row is None else order_of(row)
+
+    def find(self, order_id: str) -> OrderRow | None:
+        """Return what the book has of an order, or None."""
+        with Session(self._engine) as session:
+            return session.get(OrderRow, order_id) if order_id else None
 
     def row(self, order_id: str) -> OrderRow:
         """Return what the book has of an order.
@@ -104,8 +109,7 @@ class OrderBook:
         ResourceNotFound
             If it has none of this id.
         """
-        with Session(self._engine) as session:
-            row = session.get(OrderRow, order_id)
+        row = self.find(order_id)
         if row is None:
             raise ResourceNotFound(
                 found="an order id that is not in the book",
@@ -122,6 +126,12 @@ class OrderBook:
         with Session(self._engine) as session:
             return list(session.exec(query))
 
+    def changed_since(self, moment: datetime) -> list[OrderRow]:
+        """Return orders that changed at or after a moment, the one that changed first at the head."""
+        query = select(OrderRow).where(col(OrderRow.updated_at) >= moment).order_by(col(OrderRow.updated_at))
+        with Session(self._engine) as session:
+            return list(session.exec(query))
+
     def due(self, now: datetime, *, limit: int = 100) -> list[OrderRow]:
         """Return orders to be looked at, the longest waiting first."""
         query = (
@@ -130,6 +140,13 @@ class OrderBook:
             .order_by(col(OrderRow.look_at), col(OrderRow.order_id))
             .limit(limit)
         )
+        with Session(self._engine) as session:
+            return list(session.exec(query))
+
+    def jobs_of_revoked(self, states: Sequence[str]) -> list[str]:
+        """Return the ids of jobs in some states whose order was taken back."""
+        revoked = select(OrderRow.order_id).where(OrderRow.state == OrderState.REVOKED.value)
+        query = select(JobRow.request_id).where(col(JobRow.order_id).in_(revoked), col(JobRow.state).in_(list(states)))
         with Session(self._engine) as session:
             return list(session.exec(query))
 
@@ -205,8 +222,9 @@ class OrderBook:
         values: dict[str, object] = {
             "state": state.value,
             "reason": reason[:_MAX_REASON],
-            "error": _error(error),
+            "error": error_words(error),
             "updated_at": datetime.now(UTC),
+            "turn": col(OrderRow.turn) + sa.case((col(OrderRow.state) == state.value, 0), else_=1),
         }
         values |= {} if rule is None else {"rule": rule}
         values |= {} if requests is None else {"requests": list(requests)}
@@ -222,7 +240,8 @@ class OrderBook:
         return bool(changed)
 
 
-def _error(error: VeraiconError | None) -> Mapping[str, str] | None:
+def error_words(error: VeraiconError | None) -> Mapping[str, str] | None:
+    """Return an error as a row keeps it and the lists show it."""
     if error is None:
         return None
     return {

@@ -14,7 +14,8 @@ class OrderRow(SiteTable, table=True):
     """An order and what has become of it.
 
     `content` is the order as it was understood, `raw` what was sent: kept for a retry, and for a dispute.
-    `requests` are the ids of what was asked for. `look_at` is when it is looked at next, while it waits.
+    `requests` are the ids of what was asked for. `look_at` is when it is looked at next, while it waits. `turn`
+    counts the changes of its state: news of one turn is told once.
     """
 
     __tablename__ = "asked_order"
@@ -30,7 +31,7 @@ class OrderRow(SiteTable, table=True):
     reason: str = ""
     error: dict[str, object] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     requests: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
-    attempts: int = 0
+    turn: int = 0
     look_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False, index=True))
     received_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
     updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False, index=True))

@@ -35,7 +35,7 @@ def upgrade() -> None:
         _text("reason"),
         sa.Column("error", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("requests", sa.JSON(), nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("turn", sa.Integer(), nullable=False),
         _moment("look_at"),
         _moment("received_at"),
         _moment("updated_at"),
@@ -69,8 +69,12 @@ def upgrade() -> None:
     )
     for name in ("state", "next_at"):
         op.create_index(f"ix_news_delivery_{name}", "news_delivery", [name])
+    op.add_column("job", sa.Column("order_id", sa.String(length=36), nullable=False, server_default=""))
+    op.create_index("ix_job_order_id", "job", ["order_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_job_order_id", "job")
+    op.drop_column("job", "order_id")
     for table in ("news_delivery", "news", "asked_order"):
         op.drop_table(table)

@@ -1,0 +1,95 @@
+"""The images that an order is about: what our archive holds of them, and how the rest is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dicom_node.archive import Archive
+from dicom_node.reading import is_image_class
+from domain.errors import RequestInvalid
+from domain.identifiers import SeriesUid
+from domain.ordering import Order
+from veraicon.orders.rules import Verdict
+from veraicon.pulls import Puller
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """Series of an order.
+
+    Attributes
+    ----------
+    settled : tuple of SeriesUid
+        Image series that are whole as far as we know.
+    arriving : int
+        Series of which instances may still come.
+    """
+
+    settled: tuple[SeriesUid, ...]
+    arriving: int
+
+
+def find_images(archive: Archive, order: Order, ours: Callable[[Sequence[str]], set[str]]) -> FoundImages:
+    """Return the image series that an order names, by series, else by study, else by accession number.
+
+    Parameters
+    ----------
+    ours : callable
+        Returns those of some series that we published: they are never a source.
+
+    Raises
+    ------
+    RequestInvalid
+        If the order names no images: a patient alone does not say which of their images are meant.
+    """
+    entities = archive.find("SERIES", _narrowing(order), counted=False)
+    uids = [entity["SeriesInstanceUID"] for entity in entities]
+    made = ours(uids)
+    images = [uid for uid in uids if uid not in made and _has_images(archive, uid)]
+    arriving = [uid for uid in images if archive.is_arriving(uid)]
+    settled = tuple(SeriesUid(uid) for uid in images if uid not in arriving)
+    return FoundImages(settled, len(arriving))
+
+
+def fetch_images(puller: Puller, order: Order, verdict: Verdict) -> int:
+    """Fetch what an order names from the peer of its rule; return how many series are here whole now.
+
+    Raises
+    ------
+    ResourceNotFound
+        If the peer has nothing of it yet.
+    PeerError
+        If it does not do its part.
+    IncompleteSeries
+        If instances that it lists did not come.
+    """
+    if order.study_uid:
+        studies = puller.studies(study_uid=order.study_uid)
+    else:
+        studies = puller.studies(accession=order.accession, priors=verdict.priors)
+    return len([puller.pull(series) for series in puller.series_of(studies, series_uid=order.series_uid)])
+
+
+def names_images(order: Order) -> bool:
+    """Tell whether an order says which images it is about."""
+    return bool(order.series_uid or order.study_uid or order.accession)
+
+
+def _narrowing(order: Order) -> Mapping[str, Sequence[str]]:
+    if order.series_uid:
+        return {"SeriesInstanceUID": [order.series_uid]}
+    if order.study_uid:
+        return {"StudyInstanceUID": [order.study_uid]}
+    if order.accession:
+        return {"AccessionNumber": [order.accession]}
+    raise RequestInvalid(
+        found="an order that names neither a series, nor a study, nor an accession number",
+        allowed="one of them: a patient alone does not say which images are meant",
+        action="send the order again with the accession number or the study's UID",
+    )
+
+
+def _has_images(archive: Archive, series_uid: str) -> bool:
+    references = archive.references({"SeriesInstanceUID": [series_uid]})
+    return any(is_image_class(reference.sop_class_uid) for reference in references)

@@ -1,0 +1,126 @@
+"""Routing rules: what a site does with an order, and why. Pure: the same order and rules give the same verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domain.clinical import ClinicalFact
+from domain.ordering import Order
+from veraicon.asking import parse_asked
+from veraicon.sections import GenerationSettings, RuleSettings
+
+# Orders that name us: their sender asks for generated volumes and for nothing else, so they need no rule.
+ADDRESSED_TO_US = frozenset({"Task", "$generate", "webhook"})
+
+_DEFAULTS = {action: RuleSettings(name="default", action=action) for action in ("generate", "ignore")}
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One rule that was looked at: whether it covers the order, and the condition that decided."""
+
+    rule: str
+    matches: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is done with an order.
+
+    Attributes
+    ----------
+    rule : str
+        Name of the rule that covers it; empty where none does.
+    generate : bool
+        Whether volumes are made.
+    reason : str
+        Why, in words without patient data.
+    model : str
+        By which model; never empty where volumes are made.
+    samples : int
+        How many volumes of each series.
+    asked : tuple of ClinicalFact
+        Values that the volumes have to obey: the order's, and the rule's for what the order does not ask.
+    fetch : str
+        Peer from which images are fetched that are not here; empty: they come by themselves.
+    priors : bool
+        Whether earlier studies of the patient are fetched too.
+    wait_s : float
+        How long the order waits for images.
+    considered : tuple of Considered
+        Every rule that was looked at, in order.
+    """
+
+    rule: str
+    generate: bool
+    reason: str
+    model: str
+    samples: int
+    asked: tuple[ClinicalFact, ...]
+    fetch: str
+    priors: bool
+    wait_s: float
+    considered: tuple[Considered, ...]
+
+
+def judge(order: Order, rules: Sequence[RuleSettings], generation: GenerationSettings) -> Verdict:
+    """Return what the site does with an order: the first rule that covers it decides.
+
+    Without a rule an order that is addressed to us is met, and every other is ignored.
+    """
+    considered: list[Considered] = []
+    for rule in rules:
+        difference = _difference(order, rule)
+        considered.append(Considered(rule.name, not difference, difference or "every condition holds"))
+        if not difference:
+            return _verdict(
+                order, rule, generation, reason=f"rule {rule.name} says {rule.action}", considered=tuple(considered)
+            )
+    addressed = order.kind in ADDRESSED_TO_US
+    reason = f"{order.kind} is addressed to us" if addressed else f"no rule covers this {order.kind}, which does not name us"
+    return _verdict(
+        order, _DEFAULTS["generate" if addressed else "ignore"], generation, reason=reason, considered=tuple(considered)
+    )
+
+
+def _verdict(
+    order: Order, rule: RuleSettings, generation: GenerationSettings, *, reason: str, considered: tuple[Considered, ...]
+) -> Verdict:
+    asked = {fact.text: fact for fact in parse_asked([f"{kind}={value}" for kind, value in rule.ask.items()])}
+    asked |= {fact.text: fact for fact in order.asked}
+    return Verdict(
+        rule="" if rule is _DEFAULTS.get(rule.action) else rule.name,
+        generate=rule.action == "generate",
+        reason=reason,
+        model=order.model or rule.model or generation.model,
+        samples=order.samples or rule.samples or generation.samples,
+        asked=tuple(asked.values()),
+        fetch=rule.fetch,
+        priors=rule.priors,
+        wait_s=rule.wait_s,
+        considered=considered,
+    )
+
+
+def _difference(order: Order, rule: RuleSettings) -> str:
+    """Return the first condition of a rule that an order does not meet, in words; empty where it meets all."""
+    told = (
+        ("origin", rule.origin, order.origin.value),
+        ("sender", rule.sender, order.sender),
+        ("kind", rule.kind, order.kind),
+        ("modality", rule.modality, order.modality),
+    )
+    for name, wanted, found in told:
+        if wanted and wanted != found:
+            return f"{name} is {found or 'not said'}, not {wanted}"
+    if rule.code and not any(_is_code(rule.code, coding.system, coding.code) for coding in order.codes):
+        return f"none of its {len(order.codes)} codes is {rule.code}"
+    return ""
+
+
+def _is_code(wanted: str, system: str, code: str) -> bool:
+    """Compare ``system|code``, or a code of any system."""
+    wanted_system, separator, wanted_code = wanted.rpartition("|")
+    return code == wanted_code and (not separator or system == wanted_system)
