@@ -54,6 +54,10 @@ class Order:
         ``Patient/abc`` on the FHIR server, where the order names its patient so.
     accession, study_uid, series_uid : str
         Which images it is about; empty where it does not say.
+    focus : str
+        ``ImagingStudy/x`` or ``ServiceRequest/y`` on the FHIR server, which says which images are meant; empty where none does.
+    names_us : bool
+        Whether it asks for generated volumes in so many words; every other order needs a rule of the site.
     codes : tuple of Coding
         What was ordered: the codes by which routing rules choose.
     modality : str
@@ -76,6 +80,8 @@ class Order:
     accession: str = ""
     study_uid: str = ""
     series_uid: str = ""
+    focus: str = ""
+    names_us: bool = False
     codes: tuple[Coding, ...] = ()
     modality: str = ""
     asked: tuple[ClinicalFact, ...] = ()

@@ -22,6 +22,7 @@ from veraicon.commands import (
     log,
     making,
     marks,
+    orders,
     peers,
     provenance,
     recalling,
@@ -51,6 +52,8 @@ app.command()(exporting.export)
 app.command()(serving.doctor)
 app.command()(making.train)
 app.add_typer(jobs.app, name="job")
+app.add_typer(orders.app, name="order")
+app.add_typer(orders.rules, name="rules")
 app.add_typer(series.app, name="series")
 app.add_typer(provenance.app, name="provenance")
 app.add_typer(archive.app, name="archive")

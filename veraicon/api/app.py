@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from domain.errors import VeraiconError
 from fhir_adapter.outcomes import to_outcome
-from veraicon.api import fhir, health, jobs, log, models, series
+from veraicon.api import fhir, health, jobs, log, models, operations, series
 from veraicon.api.dicomweb import qido, rendered, stow, wado
 from veraicon.api.dicomweb.answers import DICOMWEB, status_of
 from veraicon.api.security import bearer_check
@@ -34,6 +34,7 @@ def create_app(site: Site) -> FastAPI:
     app.include_router(jobs.router(site), dependencies=guarded)
     app.include_router(series.router(site), dependencies=guarded)
     app.include_router(models.router(site), dependencies=guarded)
+    app.include_router(operations.router(site), prefix="/fhir", dependencies=guarded)
     app.include_router(fhir.router(site), prefix="/fhir", dependencies=guarded)
     pictures = rendered.router(site, picture_signer(site.settings.provenance))
     for routes in (qido.router(site), wado.router(site), pictures, stow.router(site)):

@@ -12,7 +12,7 @@ from fhir_adapter.json_text import parse_json, write_json
 from fhir_adapter.local_store import LocalFhirStore
 from veraicon.wiring import Site
 
-_FHIR_JSON = "application/fhir+json"
+FHIR_JSON = "application/fhir+json"
 _MAX_BODY_BYTES = 64 * 2**20
 
 
@@ -27,6 +27,8 @@ async def _body(request: Request) -> Any:
                 allowed=f"at most {_MAX_BODY_BYTES >> 20} MiB",
                 action="split the Bundle",
             )
+    if not content:
+        return None
     try:
         return parse_json(bytes(content))
     except ValueError as error:
@@ -78,7 +80,7 @@ def router(site: Site) -> APIRouter:
 
 
 def _answer(body: object) -> Response:
-    return Response(write_json(body), media_type=_FHIR_JSON)
+    return Response(write_json(body), media_type=FHIR_JSON)
 
 
 def _written(references: list[str]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from domain.ordering import News
+from veraicon.orders.fhir_task import TaskChannel
+from veraicon.orders.standing import OrderStanding
 
 if TYPE_CHECKING:
     from veraicon.wiring import Site
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 class Channel(Protocol):
     """One way to one receiver."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of its own, as rules and lists call it."""
+        ...
 
     def wants(self, news: News) -> bool:
         """Tell whether the receiver is to hear of it."""
@@ -34,4 +39,5 @@ class Channel(Protocol):
 
 def channels_of(site: Site) -> tuple[Channel, ...]:
     """Return the channels of a site, each with a name of its own."""
-    return ()
+    standing = OrderStanding(site.orders, site.jobs, site.outputs)
+    return (TaskChannel(site.fhir, standing),)

@@ -10,11 +10,11 @@ from pydantic import TypeAdapter
 from sqlmodel import Session, col, select
 
 from domain.identifiers import derive_uuid
-from domain.ordering import JobNews, News, OrderState
-from provenance.as_fhir import published_references
-from veraicon.jobs import Jobs, request_of
+from domain.ordering import News, OrderState
+from veraicon.jobs import Jobs
 from veraicon.orders.book import OrderBook, order_of
 from veraicon.orders.channels import Channel
+from veraicon.orders.standing import OrderStanding
 from veraicon.orders.tables import DeliveryRow, NewsRow, OrderRow
 from veraicon.pipeline import JobState
 from veraicon.recall.outputs import Outputs, aware
@@ -42,9 +42,9 @@ class Newsroom:
         Who is told: news is kept for those that want it when it is written down.
     """
 
-    def __init__(self, engine: sa.Engine, jobs: Jobs, outputs: Outputs, channels: Sequence[Channel]) -> None:
-        self._engine, self._jobs, self._outputs = engine, jobs, outputs
-        self._book, self._channels = OrderBook(engine), tuple(channels)
+    def __init__(self, engine: sa.Engine, book: OrderBook, jobs: Jobs, outputs: Outputs, channels: Sequence[Channel]) -> None:
+        self._engine, self._jobs, self._book = engine, jobs, book
+        self._standing, self._channels = OrderStanding(book, jobs, outputs), tuple(channels)
 
     def collect(self) -> int:
         """Write down every change since the last time; return how many are new."""
@@ -68,7 +68,7 @@ class Newsroom:
 
     def _of_job(self, job: JobRow) -> Iterable[News]:
         state = JobState(job.state)
-        if state in _TOLD_JOBS and not self._drawn_again(job):
+        if state in _TOLD_JOBS and not self._standing.drawn_again(job):
             order = self._book.find(job.order_id)
             at = aware(job.updated_at)
             yield News(
@@ -77,14 +77,14 @@ class Newsroom:
                 at=at,
                 order=order_of(order) if order else None,
                 order_state=OrderState(order.state) if order else None,
-                jobs=(self.job_news(job),),
+                jobs=(self._standing.job_news(job),),
                 reason=str((job.error or {}).get("found", "")) if state is not JobState.ATTESTED else "",
             )
 
     def _of_order(self, row: OrderRow) -> Iterable[News]:
         state = OrderState(row.state)
         if state in _TOLD_ORDERS:
-            jobs = tuple(self.job_news(job) for job in self._jobs.of_order(row.order_id))
+            jobs = tuple(self._standing.job_news(job) for job in self._jobs.of_order(row.order_id))
             identity = str(derive_uuid(row.order_id, "news", state.value, str(row.turn)))
             yield News(identity, f"order.{state.value}", aware(row.updated_at), order_of(row), state, jobs, row.reason)
 
@@ -94,36 +94,9 @@ class Newsroom:
         if row is None or row.state != OrderState.REQUESTED.value or not all(JobState(job.state).ended for job in jobs):
             return
         last = max((aware(job.updated_at) for job in jobs), default=aware(row.updated_at))
-        told = tuple(self.job_news(job) for job in jobs if not self._drawn_again(job))
+        told = tuple(self._standing.job_news(job) for job in jobs if not self._standing.drawn_again(job))
         identity = str(derive_uuid(order_id, "news", "completed", last.isoformat()))
         yield News(identity, "order.completed", last, order_of(row), OrderState.REQUESTED, told)
-
-    def job_news(self, job: JobRow) -> JobNews:
-        """Return a job as others may know it."""
-        request, output = request_of(job), self._outputs.row(job.request_id)
-        attested = job.state == JobState.ATTESTED.value
-        study, documents = published_references(job.request_id) if attested else ("", ())
-        series = self._outputs.series(job.request_id) if attested else {}
-        error = {name: str(value) for name, value in (job.error or {}).items() if name in ("code", "found", "allowed", "next")}
-        return JobNews(
-            request_id=job.request_id,
-            state=job.state,
-            model=request.model,
-            updated_at=aware(job.updated_at),
-            source_study_uid=output.source_study_uid if output else "",
-            source_series_uid=job.series_uid,
-            study_uid=output.study_uid if output and attested else "",
-            series_uid=job.generated_series_uid if attested else "",
-            instances=len(series.get(job.generated_series_uid, ())),
-            provenance_reference=job.provenance_reference if attested else "",
-            study_reference=study,
-            document_references=documents,
-            error=tuple(error.items()),
-        )
-
-    def _drawn_again(self, job: JobRow) -> bool:
-        """True of a rejected draw that another one followed: not the end of anything."""
-        return job.state == JobState.REJECTED.value and self._jobs.has(str(derive_uuid(job.request_id, "redraw")))
 
     def _write(self, news: Iterable[News], *, request_id: str = "") -> int:
         written = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -14,10 +14,12 @@ from domain.errors import IncompleteSeries, PeerError, RequestInvalid, ResourceN
 from domain.generation import GenerationRequest
 from domain.identifiers import SeriesUid, derive_uuid
 from domain.ordering import Order
+from fhir_adapter.orders_as_fhir import study_of_focus
+from fhir_adapter.store import FhirStore
 from veraicon import faults
 from veraicon.jobs import Jobs
 from veraicon.orders.book import OrderBook, order_of
-from veraicon.orders.images import fetch_images, find_images
+from veraicon.orders.images import fetch_images, find_images, names_images
 from veraicon.orders.rules import Verdict, judge
 from veraicon.orders.tables import OrderRow
 from veraicon.pipeline import JobState
@@ -47,6 +49,7 @@ class OrderPlacing:
     book: OrderBook
     jobs: Jobs
     archive: Archive
+    fhir: FhirStore
     rules: Sequence[RuleSettings]
     generation: GenerationSettings
     puller: Callable[[str], Puller]
@@ -87,6 +90,7 @@ class OrderPlacing:
 
     def _place(self, row: OrderRow, order: Order, verdict: Verdict) -> None:
         self._require_model(verdict)
+        order = self._with_images(order)
         found = find_images(self.archive, order, self.ours)
         if not found.settled and not found.arriving and verdict.fetch:
             fetch_images(self.puller(verdict.fetch), order, verdict)
@@ -118,6 +122,13 @@ class OrderPlacing:
             return
         pause_s = min(max(_FIRST_PAUSE_S, waited_s / 10), _LONGEST_PAUSE_S)
         self.book.waits(row.order_id, reason, rule=verdict.rule, pause_s=pause_s, error=error)
+
+    def _with_images(self, order: Order) -> Order:
+        """Return an order with the study that its focus names on the FHIR server."""
+        if names_images(order) or not order.focus:
+            return order
+        study_uid, accession = study_of_focus(self.fhir.read(order.focus))
+        return replace(order, study_uid=study_uid, accession=accession)
 
     def _require_model(self, verdict: Verdict) -> None:
         if verdict.model != self.generation.model:

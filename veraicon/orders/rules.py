@@ -10,9 +10,6 @@ from domain.ordering import Order
 from veraicon.asking import parse_asked
 from veraicon.sections import GenerationSettings, RuleSettings
 
-# Orders that name us: their sender asks for generated volumes and for nothing else, so they need no rule.
-ADDRESSED_TO_US = frozenset({"Task", "$generate", "webhook"})
-
 _DEFAULTS = {action: RuleSettings(name="default", action=action) for action in ("generate", "ignore")}
 
 
@@ -68,7 +65,7 @@ class Verdict:
 def judge(order: Order, rules: Sequence[RuleSettings], generation: GenerationSettings) -> Verdict:
     """Return what the site does with an order: the first rule that covers it decides.
 
-    Without a rule an order that is addressed to us is met, and every other is ignored.
+    Without a rule an order that asks us by name is met, and every other is ignored.
     """
     considered: list[Considered] = []
     for rule in rules:
@@ -78,10 +75,12 @@ def judge(order: Order, rules: Sequence[RuleSettings], generation: GenerationSet
             return _verdict(
                 order, rule, generation, reason=f"rule {rule.name} says {rule.action}", considered=tuple(considered)
             )
-    addressed = order.kind in ADDRESSED_TO_US
-    reason = f"{order.kind} is addressed to us" if addressed else f"no rule covers this {order.kind}, which does not name us"
+    names = order.names_us
+    reason = (
+        f"this {order.kind} asks us by name" if names else f"no rule covers this {order.kind}, which does not ask us by name"
+    )
     return _verdict(
-        order, _DEFAULTS["generate" if addressed else "ignore"], generation, reason=reason, considered=tuple(considered)
+        order, _DEFAULTS["generate" if names else "ignore"], generation, reason=reason, considered=tuple(considered)
     )
 
 

@@ -28,6 +28,7 @@ def placing_of(site: Site) -> OrderPlacing:
         book=site.orders,
         jobs=site.jobs,
         archive=site.archive,
+        fhir=site.fhir,
         rules=site.settings.rules,
         generation=site.settings.generation,
         puller=lambda name: Puller(named_remote(site.settings, name), site.archive),
@@ -41,7 +42,7 @@ class OrderService:
     def __init__(self, site: Site, *, channels: tuple[Channel, ...] | None = None) -> None:
         self._channels = channels_of(site) if channels is None else channels
         self._placing = placing_of(site)
-        self._newsroom = Newsroom(site.engine, site.jobs, site.outputs, self._channels)
+        self._newsroom = Newsroom(site.engine, site.orders, site.jobs, site.outputs, self._channels)
         self._telling = Telling(site.engine, self._channels)
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._repeat, args=(self.look,), name="orders", daemon=True)]

@@ -1,0 +1,38 @@
+"""Codes by which others ask us for volumes through FHIR, and by which we answer. Ours where no standard has one."""
+
+from __future__ import annotations
+
+# Task.code, and type of Task.input and Task.output. Parameters of $generate have the same names.
+TASK_SYSTEM = "https://veraicon.dev/fhir/CodeSystem/task"
+GENERATE = "generate"
+# Task.code of the Tasks that we make ourselves to say what becomes of somebody's order.
+REPORT = "report"
+
+ACCESSION, STUDY_UID, SERIES_UID, IMAGES = "accession", "study-uid", "series-uid", "images"
+MODEL, SAMPLES = "model", "samples"
+INPUTS = frozenset({ACCESSION, STUDY_UID, SERIES_UID, IMAGES, MODEL, SAMPLES})
+
+# Numbers that a volume has to obey: input by this system's codes, value as a Quantity.
+MEASUREMENT_SYSTEM = "https://veraicon.dev/fhir/CodeSystem/measurement"
+
+IMAGING_STUDY, PROVENANCE, DOCUMENT, STUDY_UID_OUT = "imaging-study", "provenance", "document", "study-uid"
+
+# HL7 v2 table 0203 (http://terminology.hl7.org/CodeSystem/v2-0203): accession ID.
+IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
+ACSN = "ACSN"
+
+# Systems under which a study's UID stands in ImagingStudy.identifier: the standard's, and the one that Synthea writes.
+STUDY_UID_SYSTEMS = frozenset({"urn:dicom:uid", "urn:ietf:rfc:3986"})
+UID_PREFIX = "urn:oid:"
+
+# FHIR R4 task-status, request-status, imagingstudy-status (required bindings): what asks for something, what takes it back.
+OPEN = {
+    "Task": frozenset({"requested", "received", "accepted", "ready", "in-progress", "on-hold"}),
+    "ServiceRequest": frozenset({"active"}),
+    "ImagingStudy": frozenset({"available"}),
+}
+REVOKED = {
+    "Task": frozenset({"cancelled", "entered-in-error"}),
+    "ServiceRequest": frozenset({"revoked", "entered-in-error"}),
+    "ImagingStudy": frozenset({"cancelled", "entered-in-error"}),
+}
