@@ -142,6 +142,19 @@ class FhirClient:
             raise invalid(f"another resource than the {resource_type} that was read", "the resource that was asked for")
         return RawResource(body, answer.content)
 
+    def invoke(self, reference: str, operation: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+        """Return the answer of an operation that changes nothing, called on a resource by GET.
+
+        References
+        ----------
+        FHIR R4 operations.html: an operation with ``affectsState`` false and simple parameters may be called by GET.
+        """
+        resource_type, identity = split_reference(reference)
+        url = f"{self._base_url}/{resource_type}/{identity}/${operation}"
+        query = urlencode(dict(parameters))
+        answer = self._exchange("GET", f"{url}?{query}" if query else url, idempotent=True)
+        return require_success(answer.status, answer.content)
+
     def search(self, resource_type: str, parameters: Mapping[str, str]) -> Iterator[RawResource]:
         """Yield every match over all pages, each resource once.
 

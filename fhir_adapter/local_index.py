@@ -30,6 +30,17 @@ _CODES = {
     "MedicationRequest": "medicationCodeableConcept",
     "MedicationStatement": "medicationCodeableConcept",
 }
+_CODES["Task"] = "code"
+# Types whose `status` is searched for: what is watched for orders, and what we publish.
+_WITH_STATUS = frozenset({"Task", "ServiceRequest", "ImagingStudy", "DocumentReference", "Device"})
+# Reference parameters beside the patient, by type: parameter and element.
+_REFERENCES = {
+    "Provenance": {"target": "target"},
+    "Task": {"focus": "focus", "based-on": "basedOn"},
+    "ImagingStudy": {"basedon": "basedOn"},
+    "Observation": {"based-on": "basedOn", "encounter": "encounter"},
+    "DiagnosticReport": {"based-on": "basedOn", "result": "result"},
+}
 _PREFIXED = re.compile(r"(eq|ge|gt|le|lt)?(\d.*)")
 _LONGEST_VALUE = 512
 
@@ -69,17 +80,29 @@ def known_parameters(resource_type: str) -> frozenset[str]:
         known.add("date")
     if resource_type in _CODES:
         known.add("code")
+    if resource_type in _WITH_STATUS:
+        known.add("status")
+    known |= reference_parameters(resource_type)
     return frozenset(known | {"patient", "subject"} if resource_type != "Patient" else known)
+
+
+def reference_parameters(resource_type: str) -> frozenset[str]:
+    """Return the search parameters of a type, beside its patient, that name other resources."""
+    return frozenset(_REFERENCES.get(resource_type, ()))
 
 
 def index_entries(resource: Mapping[str, Any]) -> Iterator[IndexEntry]:
     """Yield every value under which a resource is found; what is malformed is not found, and not refused either."""
     kind = str(resource.get("resourceType"))
     yield from _identifiers(resource.get("identifier"))
-    for name in ("subject", "patient", "beneficiary"):
+    for name in ("subject", "patient", "beneficiary", *(["for"] if kind == "Task" else [])):
         yield from _subject(resource.get(name))
     for coding in _list(_mapping(resource.get(_CODES.get(kind, ""))).get("coding")):
         yield IndexEntry("code", _text(coding.get("system")), _text(coding.get("code")))
+    if kind in _WITH_STATUS and _text(resource.get("status")):
+        yield IndexEntry("status", value=_text(resource.get("status")))
+    for parameter, element in _REFERENCES.get(kind, {}).items():
+        yield from _referenced(parameter, resource.get(element))
     if kind in _DATES:
         yield from _dates(resource, _DATES[kind])
 
@@ -97,6 +120,18 @@ def tokens(value: str) -> list[Token]:
     [Token(value='1', system='urn:a'), Token(value='2', system=None), Token(value='3', system='')]
     """
     return [_token(alternative) for alternative in split_escaped(value, ",")]
+
+
+def any_references(value: str) -> list[str]:
+    """Return the alternatives of a reference parameter as ``Type/id``.
+
+    Examples
+    --------
+    >>> any_references("ServiceRequest/a,http://server/fhir/Task/b/_history/2")
+    ['ServiceRequest/a', 'Task/b']
+    """
+    bare = [unescape(alternative).split("/_history/", 1)[0] for alternative in split_escaped(value, ",")]
+    return ["/".join(one.split("/")[-2:]) for one in bare]
 
 
 def references(value: str) -> list[str]:
@@ -169,6 +204,12 @@ def _subject(value: object) -> Iterator[IndexEntry]:
     kind, _, identity = reference.split("/_history/", 1)[0].rpartition("/")
     if identity and kind.rsplit("/", 1)[-1] == "Patient":
         yield IndexEntry("patient", value=f"Patient/{identity}")
+
+
+def _referenced(parameter: str, value: object) -> Iterator[IndexEntry]:
+    for item in _list(value) if isinstance(value, list) else [_mapping(value)]:
+        if reference := _text(item.get("reference")):
+            yield IndexEntry(parameter, value=any_references(reference)[0])
 
 
 def _dates(resource: Mapping[str, Any], stem: str) -> Iterator[IndexEntry]:

@@ -19,10 +19,12 @@ from fhir_adapter.json_text import canonical_json, parse_json, write_json
 from fhir_adapter.local_index import (
     DateBound,
     Token,
+    any_references,
     date_bound,
     index_entries,
     known_parameters,
     naive_utc,
+    reference_parameters,
     references,
     tokens,
 )
@@ -192,6 +194,8 @@ def _conditions(resource_type: str, parameters: Mapping[str, str]) -> list[Colum
             conditions.append(_compared(date_bound(value), at, at, inclusive=True))
         elif name in ("patient", "subject"):
             conditions.append(_indexed("patient", col(IndexRow.value).in_(references(value))))
+        elif name in reference_parameters(kind):
+            conditions.append(_indexed(name, col(IndexRow.value).in_(any_references(value))))
         elif name == "date":
             compared = _compared(date_bound(value), col(IndexRow.starts_at), col(IndexRow.ends_at), inclusive=False)
             conditions.append(_indexed("date", compared))

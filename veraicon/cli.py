@@ -29,6 +29,7 @@ from veraicon.commands import (
     replaying,
     series,
     serving,
+    subscriptions,
 )
 from veraicon.commands.console import Invocation, complain
 
@@ -54,6 +55,7 @@ app.command()(making.train)
 app.add_typer(jobs.app, name="job")
 app.add_typer(orders.app, name="order")
 app.add_typer(orders.rules, name="rules")
+app.add_typer(subscriptions.app, name="subscriptions")
 app.add_typer(series.app, name="series")
 app.add_typer(provenance.app, name="provenance")
 app.add_typer(archive.app, name="archive")

@@ -78,6 +78,35 @@ class FhirSettings(_Section):
     timeout_s: float = Field(30.0, gt=0, description="per request")
 
 
+class SubscriptionSettings(_Section):
+    """What of the FHIR server is watched for orders; docs/subscriptions.md says what to switch on there."""
+
+    criteria: tuple[str, ...] = Field(
+        ("Task?code=https://veraicon.dev/fhir/CodeSystem/task|generate",),
+        description="searches that find orders: Tasks for us, and what the rules cover (ServiceRequest?status=active)",
+    )
+    way: Literal["poll", "rest-hook", "topic"] = Field(
+        "poll", description="poll: ask only; rest-hook: the server calls us too; topic: by the Subscriptions Backport"
+    )
+    hook_url: str = Field("", description="our HTTP address as the server reaches it, such as https://veraicon.example")
+    payload: bool = Field(False, description="rest-hook with the resource in it; false: an empty call, which tells nothing")
+    topic: str = Field("", description="canonical URL of the topic, for way topic")
+    topic_filters: tuple[str, ...] = Field((), description="filters of the topic subscription, such as Task?status=requested")
+    heartbeat_s: int = Field(60, ge=5, description="heartbeats that a topic subscription asks for")
+    poll_s: float = Field(30.0, gt=0, description="between two polls; our own store is asked each second")
+    overlap_s: float = Field(120.0, ge=0, description="how far a poll reaches back behind what it has seen")
+    check_s: float = Field(300.0, gt=0, description="between two looks at our subscriptions on the server")
+    days: int = Field(7, ge=1, description="after which a subscription ends, if we do not renew it before")
+
+    @model_validator(mode="after")
+    def _hooks_have_an_address(self) -> SubscriptionSettings:
+        if self.way != "poll" and not self.hook_url.startswith(("http://", "https://")):
+            raise ValueError("way rest-hook and topic need hook_url, the address at which the FHIR server reaches us")
+        if self.way == "topic" and not self.topic:
+            raise ValueError("way topic needs topic, its canonical URL")
+        return self
+
+
 class SourceSettings(_Section):
     """A peer that may push series to us. None configured: anyone who calls our AE title."""
 

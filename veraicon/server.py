@@ -17,6 +17,7 @@ import uvicorn
 from dicom_node.scp import StorageNode
 from domain.errors import ConfigurationError
 from veraicon.api.app import create_app
+from veraicon.api.hooks import Hearing
 from veraicon.doctor import require_single_owner
 from veraicon.intake import Intake
 from veraicon.node_services import NodeServices, node_services
@@ -24,6 +25,7 @@ from veraicon.orders.service import OrderService
 from veraicon.peers import move_destinations
 from veraicon.sections import HttpSettings
 from veraicon.settings import Settings
+from veraicon.subscriptions.service import SubscriptionService
 from veraicon.wiring import Site, listener_context, open_site, policies_of
 
 _log = structlog.get_logger()
@@ -61,16 +63,19 @@ def run(settings: Settings, *, config: Path | None) -> None:
             settle_s=settings.node.settle_s,
             settled=site.orders.look_again,
         )
-        http = _HttpServer(site)
+        subscriptions = SubscriptionService(site)
+        http = _HttpServer(site, subscriptions)
         node.start()
         extra.reporter.start()
         http.start()
         intake.start()
         orders.start()
+        subscriptions.start()
         _log.info("serving", action="start", dicom_port=settings.node.port, http_port=settings.http.port)
         try:
             _supervise(settings, config, stop)
         finally:
+            subscriptions.stop()
             orders.stop()
             intake.stop()
             extra.reporter.stop()
@@ -129,10 +134,10 @@ def _start_worker(config: Path | None) -> subprocess.Popen[bytes]:
 class _HttpServer:
     """uvicorn in a thread, since signals belong to `run`."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, hearing: Hearing) -> None:
         http = site.settings.http
         self._server = uvicorn.Server(
-            uvicorn.Config(create_app(site), host=http.host, port=http.port, log_config=None, lifespan="off")
+            uvicorn.Config(create_app(site, hearing=hearing), host=http.host, port=http.port, log_config=None, lifespan="off")
         )
         self._http = http
         self._thread: threading.Thread | None = None

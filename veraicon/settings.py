@@ -31,6 +31,7 @@ from veraicon.sections import (
     RuleSettings,
     SourceSettings,
     StorageSettings,
+    SubscriptionSettings,
     WorkerSettings,
 )
 
@@ -44,6 +45,7 @@ class Settings(BaseSettings):
     node: NodeSettings = NodeSettings()
     http: HttpSettings = HttpSettings()
     fhir: FhirSettings = FhirSettings()
+    subscriptions: SubscriptionSettings = SubscriptionSettings()
     pairing: PairingSettings = PairingSettings()
     generation: GenerationSettings = GenerationSettings()
     publication: PublicationSettings = PublicationSettings()

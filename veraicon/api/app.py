@@ -9,18 +9,24 @@ from fastapi.responses import JSONResponse
 
 from domain.errors import VeraiconError
 from fhir_adapter.outcomes import to_outcome
-from veraicon.api import fhir, health, jobs, log, models, operations, series
+from veraicon.api import fhir, health, hooks, jobs, log, models, operations, series
 from veraicon.api.dicomweb import qido, rendered, stow, wado
 from veraicon.api.dicomweb.answers import DICOMWEB, status_of
 from veraicon.api.security import bearer_check
 from veraicon.marking import picture_signer
+from veraicon.subscriptions.keeping import HOOKS, hook_token
 from veraicon.wiring import Site
 
 FHIR_JSON = "application/fhir+json"
 
 
-def create_app(site: Site) -> FastAPI:
+def create_app(site: Site, *, hearing: hooks.Hearing | None = None) -> FastAPI:
     """Return the application; every route but health, public keys and log asks for the bearer token where one is configured.
+
+    Parameters
+    ----------
+    hearing : Hearing or None
+        Who takes notifications of the FHIR server; None: nobody, and there are no hooks.
 
     Raises
     ------
@@ -39,6 +45,8 @@ def create_app(site: Site) -> FastAPI:
     pictures = rendered.router(site, picture_signer(site.settings.provenance))
     for routes in (qido.router(site), wado.router(site), pictures, stow.router(site)):
         app.include_router(routes, prefix=DICOMWEB, dependencies=guarded)
+    if hearing is not None:
+        app.include_router(hooks.router(hearing, hook_token(site.settings.storage.folder)), prefix=HOOKS)
     app.add_exception_handler(VeraiconError, _answer_error)
     return app
 

@@ -15,7 +15,7 @@ from veraicon.commands.console import err, out, settings_of, show_json
 
 if TYPE_CHECKING:
     from veraicon.orders.book import OrderBook
-    from veraicon.orders.tables import DeliveryRow, NewsRow, OrderRow
+    from veraicon.orders.tables import DeliveryRow, NewsRow
     from veraicon.orders.telling import Telling
 
 app = typer.Typer(help="Orders: what others ask us for, and what they were told.", no_args_is_help=True)
@@ -89,7 +89,7 @@ def tell_again(context: typer.Context, order: OrderId) -> None:
 
 
 @rules.command("test")
-def test_rules(
+def try_rules(
     context: typer.Context,
     message: Annotated[
         Path, typer.Argument(help="FHIR resource or webhook (JSON), or HL7 v2 message.", exists=True, dir_okay=False)

@@ -21,6 +21,8 @@ ORDER = TypeAdapter(Order)
 _OPEN = (OrderState.RECEIVED, OrderState.WAITING)
 # What a person may ask to be looked at again.
 _RETRIABLE = frozenset({OrderState.IGNORED.value, OrderState.REFUSED.value, OrderState.WAITING.value})
+# Until requests are made an order may still be changed by its sender.
+_AMENDABLE = _RETRIABLE | {OrderState.RECEIVED.value}
 _MAX_REASON = 1000
 
 
@@ -53,40 +55,16 @@ class OrderBook:
         Returns
         -------
         bool
-            False where an order of this origin, sender and reference is known: nothing is changed then, not even where it was
-            revoked before it came.
+            False where nothing changes: this very order is known, was taken back before it came, or has its requests. Until
+            then one of the same origin, sender and reference that says something else replaces what is kept of it.
         """
-        now = datetime.now(UTC)
-        row = OrderRow(
-            order_id=order.order_id,
-            origin=order.origin.value,
-            sender=order.sender,
-            reference=order.reference,
-            state=OrderState.RECEIVED.value,
-            content=ORDER.dump_python(order, mode="json"),
-            raw=raw,
-            look_at=now,
-            received_at=order.received_at,
-            updated_at=now,
-        )
-        return self._insert(row)
+        row = _row(order, OrderState.RECEIVED, raw)
+        return self._insert(row) or self._amend(row)
 
     def revoke(self, order: Order, reason: str, raw: bytes = b"") -> bool:
         """Note that its sender took an order back, also where the order itself has not come yet; True where this is news."""
-        now = datetime.now(UTC)
-        row = OrderRow(
-            order_id=order.order_id,
-            origin=order.origin.value,
-            sender=order.sender,
-            reference=order.reference,
-            state=OrderState.REVOKED.value,
-            content=ORDER.dump_python(order, mode="json"),
-            raw=raw,
-            reason=reason[:_MAX_REASON],
-            look_at=now,
-            received_at=order.received_at,
-            updated_at=now,
-        )
+        row = _row(order, OrderState.REVOKED, raw)
+        row.reason = reason[:_MAX_REASON]
         if self._insert(row):
             return True
         return self._change(order.order_id, OrderState.REVOKED, reason=reason, unless=(OrderState.REVOKED,))
@@ -205,6 +183,18 @@ class OrderBook:
                 return False
         return True
 
+    def _amend(self, row: OrderRow) -> bool:
+        """Take a newer version of an order that nothing was made for yet; it is looked at from its beginning then."""
+        with Session(self._engine) as session:
+            held = session.get(OrderRow, row.order_id, with_for_update=True)
+            if held is None or held.state not in _AMENDABLE or _said(held) == _said(row):
+                return False
+            held.content, held.raw, held.state, held.turn = row.content, row.raw, row.state, held.turn + 1
+            held.reason, held.error, held.look_at, held.updated_at = "", None, row.look_at, row.updated_at
+            session.add(held)
+            session.commit()
+        return True
+
     def _change(
         self,
         order_id: str,
@@ -238,6 +228,27 @@ class OrderBook:
             changed = session.connection().execute(statement).rowcount
             session.commit()
         return bool(changed)
+
+
+def _row(order: Order, state: OrderState, raw: bytes) -> OrderRow:
+    now = datetime.now(UTC)
+    return OrderRow(
+        order_id=order.order_id,
+        origin=order.origin.value,
+        sender=order.sender,
+        reference=order.reference,
+        state=state.value,
+        content=ORDER.dump_python(order, mode="json"),
+        raw=raw,
+        look_at=now,
+        received_at=order.received_at,
+        updated_at=now,
+    )
+
+
+def _said(row: OrderRow) -> dict[str, object]:
+    """Return what an order says, apart from when it came."""
+    return {name: value for name, value in row.content.items() if name != "received_at"}
 
 
 def error_words(error: VeraiconError | None) -> Mapping[str, str] | None:

@@ -1,0 +1,140 @@
+"""Asks a FHIR server what has changed since the last time: closes the gaps of every subscription, and needs none.
+
+The time that counts is the server's (``meta.lastUpdated``), never ours, so a clock that is wrong on either side loses nothing.
+Every resource is looked at by two polls at least: a page of a result that shifts while it is read may lack one, the next poll
+finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from urllib.parse import parse_qsl
+
+from domain.errors import ConfigurationError, PeerAnswerInvalid
+from fhir_adapter.moments import optional_moment
+from fhir_adapter.search import PAGE_SIZE
+from fhir_adapter.store import FhirStore, RawResource
+
+_RESULT_PARAMETERS = ("_lastUpdated", "_count", "_sort")
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What is watched, as a search: ``Type?parameters``."""
+
+    resource_type: str
+    parameters: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        """As it was written."""
+        query = "&".join(f"{name}={value}" for name, value in self.parameters)
+        return f"{self.resource_type}?{query}" if query else f"{self.resource_type}?"
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """How far the polls of one criteria have come.
+
+    Attributes
+    ----------
+    newest : datetime or None
+        Latest ``meta.lastUpdated`` of the last finished poll; None before the first.
+    before : datetime or None
+        The same of the poll before it: the next one begins there.
+    """
+
+    newest: datetime | None = None
+    before: datetime | None = None
+
+
+def parse_criteria(text: str) -> Criteria:
+    """Return criteria as the settings and Subscriptions write them.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no ``Type?parameters``, or says what a poll says by itself.
+
+    Examples
+    --------
+    >>> parse_criteria("Task?status=requested").parameters
+    (('status', 'requested'),)
+    """
+    kind, mark, query = text.partition("?")
+    parameters = tuple(parse_qsl(query, keep_blank_values=True))
+    names = {name.split(":")[0] for name, _ in parameters}
+    repeated = len(dict(parameters)) < len(parameters)
+    if not mark or not kind.isalpha() or not kind[0].isupper() or repeated or names & set(_RESULT_PARAMETERS):
+        raise ConfigurationError(
+            found=f"subscription criteria {text[:120]!r}",
+            allowed="Type?parameters, each once, without _lastUpdated, _count and _sort",
+            action="correct [subscriptions] criteria",
+        )
+    return Criteria(kind, parameters)
+
+
+def poll(
+    store: FhirStore,
+    criteria: Criteria,
+    watermark: Watermark,
+    take: Callable[[RawResource], None],
+    *,
+    overlap: timedelta,
+) -> Watermark:
+    """Give every resource that changed to `take`, and return the watermark of the next poll.
+
+    Parameters
+    ----------
+    take : callable
+        Keeps what it is given before it returns; an error of it ends the poll, and the watermark stays.
+    overlap : timedelta
+        How far before the watermark the poll begins: transactions do not end in the order of their times.
+
+    Raises
+    ------
+    PeerUnreachable, PeerRefused, PeerAnswerInvalid
+        If the server does not answer in full.
+
+    References
+    ----------
+    FHIR R4 search, ``_lastUpdated``; Resource.meta.lastUpdated.
+    """
+    newest = watermark.newest
+    for raw in store.search(criteria.resource_type, _parameters(criteria, watermark, overlap)):
+        take(raw)
+        at = last_updated(raw)
+        newest = at if newest is None or at > newest else newest
+    return replace(watermark, newest=newest, before=watermark.newest)
+
+
+def last_updated(raw: RawResource) -> datetime:
+    """Return ``meta.lastUpdated``, aware.
+
+    Raises
+    ------
+    PeerAnswerInvalid
+        If the server does not say it: then nobody can ask what has changed.
+    """
+    meta = raw.body.get("meta")
+    try:
+        moment = optional_moment(meta, "lastUpdated", None) if isinstance(meta, Mapping) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.last_day is not None:
+        raise PeerAnswerInvalid(
+            found=f"a {raw.resource_type} without meta.lastUpdated",
+            allowed="an instant with a time zone in each resource that a search returns",
+            action="use a FHIR server that keeps it: changes cannot be followed without",
+        )
+    return moment.start
+
+
+def _parameters(criteria: Criteria, watermark: Watermark, overlap: timedelta) -> dict[str, str]:
+    parameters = {**dict(criteria.parameters), "_count": str(PAGE_SIZE)}
+    since = watermark.before or watermark.newest
+    if since is not None:
+        parameters["_lastUpdated"] = f"ge{(since - overlap).isoformat(timespec='milliseconds')}"
+    return parameters

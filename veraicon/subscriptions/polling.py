@@ -1,0 +1,90 @@
+"""Polls one watch: every order that the server has is in the book when the watermark moves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import structlog
+
+from domain.errors import VeraiconError
+from fhir_adapter.store import FhirStore, RawResource
+from fhir_adapter.subscribing.polling import parse_criteria, poll
+from veraicon import faults
+from veraicon.orders.announcing import Announcements, Heard
+from veraicon.orders.book import error_words
+from veraicon.subscriptions.tables import WatchRow
+from veraicon.subscriptions.watches import Watches
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Poller:
+    """Asks the FHIR server what has changed.
+
+    Parameters
+    ----------
+    overlap : timedelta
+        How far each poll reaches back.
+    """
+
+    store: FhirStore
+    announcements: Announcements
+    watches: Watches
+    overlap: timedelta
+
+    def poll(self, criteria: str, *, nudged: bool, subscribed: bool) -> int:
+        """Poll one watch; return how many orders are new. A server that does not answer is noted, and asked again later.
+
+        Parameters
+        ----------
+        nudged : bool
+            Whether a notification asked for this poll: what a poll finds without one is a gap that it has closed.
+        subscribed : bool
+            Whether the server should have announced what is found.
+        """
+        counts: Counter[Heard] = Counter()
+
+        def take(raw: RawResource) -> None:
+            counts[self.announcements.take(raw)] += 1
+            faults.reach("watch:taken")
+
+        watermark = self.watches.watermark(criteria)
+        first = watermark.newest is None
+        try:
+            moved = poll(self.store, parse_criteria(criteria), watermark, take, overlap=self.overlap)
+        except VeraiconError as error:
+            self.watches.change(criteria, partial(_failed, counts=counts, error=error))
+            _log.warning("the FHIR server was not asked to the end", action="poll", code=error.code, found=error.found)
+            return counts[Heard.NEW]
+
+        def note(row: WatchRow) -> None:
+            _count(row, counts)
+            row.newest, row.before, row.polled_at, row.error = moved.newest, moved.before, datetime.now(UTC), None
+            if subscribed and not nudged and not first:
+                row.gaps += counts[Heard.NEW] + counts[Heard.TAKEN_BACK]
+
+        self.watches.change(criteria, note)
+        return counts[Heard.NEW]
+
+    def take_focus(self, criteria: str, references: Sequence[str]) -> None:
+        """Read what notifications named, and keep it: a topic may announce what the criteria do not find."""
+        counts: Counter[Heard] = Counter()
+        for reference in references:
+            counts[self.announcements.take(self.store.read(reference))] += 1
+        self.watches.change(criteria, lambda row: _count(row, counts))
+
+
+def _count(row: WatchRow, counts: Counter[Heard]) -> None:
+    row.found += counts[Heard.NEW]
+    row.repeated += counts[Heard.KNOWN]
+    row.unreadable += counts[Heard.UNREADABLE]
+
+
+def _failed(row: WatchRow, counts: Counter[Heard], error: VeraiconError) -> None:
+    _count(row, counts)
+    row.error = {**(error_words(error) or {}), "at": datetime.now(UTC).isoformat(timespec="seconds")}
