@@ -35,7 +35,7 @@ def data_folder() -> Callable[[str], Path]:
     return find
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """Return a function that gives a TCP port of the loopback interface on which nobody listens."""
 
