@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -31,6 +32,18 @@ _FIRST_LOOK = timedelta(days=1)
 _WAITING = "waiting"
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """News that may be known already: its id is there before everything else is read for it."""
+
+    news_id: str
+    kind: str
+    at: datetime
+    order_id: str
+    jobs: tuple[JobRow, ...]
+    reason: str
+
+
 class Newsroom:
     """Writes down what is new.
 
@@ -49,75 +62,77 @@ class Newsroom:
     def collect(self) -> int:
         """Write down every change since the last time; return how many are new."""
         since = self._since()
-        written = 0
-        touched: set[str] = set()
-        for job in self._jobs.changed_since(since):
-            touched |= {job.order_id} - {""}
-            written += self._write(self._of_job(job), request_id=job.request_id)
-        for row in self._book.changed_since(since):
-            touched.add(row.order_id)
-            written += self._write(self._of_order(row))
-        for order_id in sorted(touched):
-            written += self._write(self._completion(order_id))
-        return written
+        jobs, orders = self._jobs.changed_since(since), self._book.changed_since(since)
+        touched = sorted({job.order_id for job in jobs if job.order_id} | {row.order_id for row in orders})
+        drafts = [draft for job in jobs for draft in self._of_job(job)]
+        drafts += [draft for row in orders for draft in self._of_order(row)]
+        drafts += [draft for order_id in touched for draft in self._completion(order_id)]
+        known = self._known([draft.news_id for draft in drafts])
+        new = [draft for draft in drafts if draft.news_id not in known]
+        for draft in new:
+            self._write(draft)
+        return len(new)
 
     def _since(self) -> datetime:
         with Session(self._engine) as session:
             newest = session.exec(select(sa.func.max(col(NewsRow.at)))).one()
         return datetime.now(UTC) - _FIRST_LOOK if newest is None else aware(newest) - _OVERLAP
 
-    def _of_job(self, job: JobRow) -> Iterable[News]:
-        state = JobState(job.state)
+    def _of_job(self, job: JobRow) -> Iterator[_Draft]:
+        state, at = JobState(job.state), aware(job.updated_at)
         if state in _TOLD_JOBS and not self._standing.drawn_again(job):
-            order = self._book.find(job.order_id)
-            at = aware(job.updated_at)
-            yield News(
-                news_id=str(derive_uuid(job.request_id, "news", state.value, at.isoformat())),
-                kind=f"job.{state.value}",
-                at=at,
-                order=order_of(order) if order else None,
-                order_state=OrderState(order.state) if order else None,
-                jobs=(self._standing.job_news(job),),
-                reason=str((job.error or {}).get("found", "")) if state is not JobState.ATTESTED else "",
-            )
+            identity = derive_uuid(job.request_id, "news", state.value, at.isoformat())
+            reason = "" if state is JobState.ATTESTED else str((job.error or {}).get("found", ""))
+            yield _Draft(str(identity), f"job.{state.value}", at, job.order_id, (job,), reason)
 
-    def _of_order(self, row: OrderRow) -> Iterable[News]:
-        state = OrderState(row.state)
-        if state in _TOLD_ORDERS:
-            jobs = tuple(self._standing.job_news(job) for job in self._jobs.of_order(row.order_id))
-            identity = str(derive_uuid(row.order_id, "news", state.value, str(row.turn)))
-            yield News(identity, f"order.{state.value}", aware(row.updated_at), order_of(row), state, jobs, row.reason)
+    def _of_order(self, row: OrderRow) -> Iterator[_Draft]:
+        if OrderState(row.state) in _TOLD_ORDERS:
+            identity = derive_uuid(row.order_id, "news", row.state, str(row.turn))
+            jobs = tuple(self._jobs.of_order(row.order_id))
+            yield _Draft(str(identity), f"order.{row.state}", aware(row.updated_at), row.order_id, jobs, row.reason)
 
-    def _completion(self, order_id: str) -> Iterable[News]:
-        row = self._book.find(order_id)
-        jobs = self._jobs.of_order(order_id)
+    def _completion(self, order_id: str) -> Iterator[_Draft]:
+        """Yield that an order is completed: all its jobs have ended, and none of them was drawn again."""
+        row, jobs = self._book.find(order_id), self._jobs.of_order(order_id)
         if row is None or row.state != OrderState.REQUESTED.value or not all(JobState(job.state).ended for job in jobs):
             return
         last = max((aware(job.updated_at) for job in jobs), default=aware(row.updated_at))
-        told = tuple(self._standing.job_news(job) for job in jobs if not self._standing.drawn_again(job))
-        identity = str(derive_uuid(order_id, "news", "completed", last.isoformat()))
-        yield News(identity, "order.completed", last, order_of(row), OrderState.REQUESTED, told)
+        final = tuple(job for job in jobs if not self._standing.drawn_again(job))
+        identity = derive_uuid(order_id, "news", "completed", last.isoformat())
+        yield _Draft(str(identity), "order.completed", last, order_id, final, "")
 
-    def _write(self, news: Iterable[News], *, request_id: str = "") -> int:
-        written = 0
-        for one in news:
-            with Session(self._engine) as session:
-                if session.get(NewsRow, one.news_id) is not None:
-                    continue
-                row = NewsRow(
-                    news_id=one.news_id,
-                    kind=one.kind,
-                    order_id=one.order.order_id if one.order else "",
+    def _known(self, identities: Sequence[str]) -> set[str]:
+        with Session(self._engine) as session:
+            return set(session.exec(select(NewsRow.news_id).where(col(NewsRow.news_id).in_(identities))))
+
+    def _write(self, draft: _Draft) -> None:
+        """Write one piece of news and who is to be told of it, in one transaction."""
+        row = self._book.find(draft.order_id)
+        news = News(
+            news_id=draft.news_id,
+            kind=draft.kind,
+            at=draft.at,
+            order=order_of(row) if row else None,
+            order_state=OrderState(row.state) if row else None,
+            jobs=tuple(self._standing.job_news(job) for job in draft.jobs),
+            reason=draft.reason,
+        )
+        content = NEWS.dump_python(news, mode="json")
+        request_id = draft.jobs[0].request_id if draft.kind.startswith("job.") else ""
+        now = datetime.now(UTC)
+        with Session(self._engine) as session:
+            session.add(
+                NewsRow(
+                    news_id=draft.news_id,
+                    kind=draft.kind,
+                    order_id=draft.order_id,
                     request_id=request_id,
-                    reason=one.reason,
-                    content=NEWS.dump_python(one, mode="json"),
-                    at=one.at,
+                    reason=draft.reason,
+                    content=content,
+                    at=draft.at,
                 )
-                session.add(row)
-                now = datetime.now(UTC)
-                for channel in self._channels:
-                    if channel.wants(one):
-                        session.add(DeliveryRow(news_id=one.news_id, channel=channel.name, state=_WAITING, next_at=now))
-                session.commit()
-                written += 1
-        return written
+            )
+            for channel in self._channels:
+                if channel.wants(news):
+                    session.add(DeliveryRow(news_id=draft.news_id, channel=channel.name, state=_WAITING, next_at=now))
+            session.commit()
