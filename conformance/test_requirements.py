@@ -26,6 +26,7 @@ PEERS = {
     "highdicom": "highdicom",
     "BIDS validator": "tests.peers.bids_validator",
     "mlcroissant": "tests.peers.croissant",
+    "hl7": "tests.peers.hl7v2",
 }
 KEYS = {"sentence", "clause", "check", "peers", "review"}
 
@@ -116,10 +117,10 @@ def reachable(names: frozenset[str], uses: Mapping[str, frozenset[str]]) -> froz
 
 def test_every_requirement_is_complete() -> None:
     for identifier, requirement in requirements().items():
-        assert re.fullmatch(r"[A-Z]+-[A-Z]+-\d{3}", identifier), identifier
+        assert re.fullmatch(r"[A-Z][A-Z0-9]*-[A-Z]+-\d{3}", identifier), identifier
         assert set(requirement) <= KEYS, f"{identifier}: {set(requirement) - KEYS}"
         assert requirement.get("sentence", "").endswith("."), f"{identifier} has no sentence"
-        assert re.search(r"PS3\.\d+ |FHIR R4 |RFC \d+", requirement.get("clause", "")), f"{identifier} has no clause"
+        assert re.search(r"PS3\.\d+ |FHIR R4 |RFC \d+|HL7 ", requirement.get("clause", "")), f"{identifier} has no clause"
         assert requirement.get("check") in ("test", "review"), f"{identifier} has no check"
         assert ("review" in requirement) == (requirement["check"] == "review"), f"{identifier}: who reviews what?"
         assert set(requirement.get("peers", [])) <= set(PEERS), f"{identifier} names an unknown peer"

@@ -30,6 +30,7 @@ from tests.builders_tamperings import (
     SEGMENTATION,
     Case,
     attestation,
+    attested_by_another_site,
     block,
     broken_recall,
     document,
@@ -42,14 +43,18 @@ from tests.builders_tamperings import (
     foreign_instance,
     forked_before,
     head_of,
+    hide_in_signature,
     in_provenance,
     in_sidecar,
     key_with,
     later,
     log_proof,
+    member_twice,
     not_canonical,
     of_another,
+    of_another_file,
     other_card,
+    preamble,
     proof,
     proof_of_another,
     prov,
@@ -57,19 +62,23 @@ from tests.builders_tamperings import (
     publish_into,
     published_as,
     recall,
+    recall_by_a_stopped_key,
     recall_of_another,
     resource,
     set_value,
     signed_again,
     stated,
     statement_jws,
+    stranger_in_bundle,
     supersede,
     swap_companion,
     swap_series,
+    twin_before,
     unsigned_recall,
     with_header,
     with_key_id_of,
     with_payload,
+    without_preamble,
     write_file,
 )
 from veraicon.verifying.targets import verify
@@ -139,6 +148,11 @@ INSTANCE = [
     Tampering("a file that is text", write_file(0, lambda _: b"no DICOM" * 40), names.READABLE, "no DICOM file"),
     Tampering("a file of noise behind the preamble", write_file(0, lambda _: b"\0" * 128 + b"DICM" + bytes(range(256)) * 9),
               names.PRESENT, ""),
+    Tampering("text in the padding behind the data set", block(lambda ds: ds.add_new(0xFFFCFFFC, "OB", b"Real^Person")),
+              names.ATTRIBUTES, "Padding that holds something"),
+    Tampering("text in the preamble", write_file(0, preamble), names.ATTRIBUTES, "a preamble that is not empty"),
+    Tampering("the file meta information of another instance", write_file(0, of_another_file), names.ATTRIBUTES, "of another instance"),
+    Tampering("a name hidden in the item of a Digital Signature", block(hide_in_signature), names.DICOM_SIGNATURE, "that is none"),
 ]  # fmt: skip
 
 BLOCK = [
@@ -156,6 +170,12 @@ BLOCK = [
     Tampering("text hidden in the proof", proof(lambda one: one.update(note="x")), names.PRESENT, "not in canonical form"),
     Tampering(
         "the block names another Provenance", element(0x03, lambda _: "Provenance/other"), names.SIGNED, "another request"
+    ),
+    Tampering(
+        "the block names a server that nobody signed",
+        element(0x03, lambda one: f"https://evil.example/fhir/{one}"),
+        names.SIGNED,
+        "another request",
     ),
     Tampering("the block names another key", element(0x04, lambda _: OTHER.kid), names.SIGNED, "another key than"),
     Tampering("the proof of another instance", proof_of_another, names.NAMED, "that of another instance"),
@@ -210,6 +230,7 @@ FOLDER = [
         "given twice",
     ),
     Tampering("an instance of another request added", foreign_instance, names.NAMED, "that of another instance"),
+    Tampering("a data set without preamble added", without_preamble, names.READABLE, "no DICOM file"),
     Tampering("a swapped series", swap_series, names.NAMED, "in another series"),
     Tampering("a swapped segmentation, under our block", swap_companion, names.NAMED, "in another series"),
 ]
@@ -287,6 +308,14 @@ FHIR = [
         names.RESOURCES,
         "DocumentReference/",
     ),
+    Tampering(
+        "a changed twin before the true Patient",
+        twin_before("Patient", lambda one: one["name"][0].update(text="Real Person")),
+        names.RESOURCES,
+        "Patient/",
+    ),
+    Tampering("a resource that nobody attested, in the Bundle", stranger_in_bundle, names.RESOURCES, "no attestation names"),
+    Tampering("a member of the Provenance twice", member_twice, names.READABLE, "cannot be read as JSON"),
     Tampering("the model card replaced", document("AIModelCard", other_card), names.CARD, "not the one"),
 ]  # fmt: skip
 
@@ -294,6 +323,12 @@ SIDECAR = [
     Tampering(
         "a truncated sidecar",
         lambda case: (case.folder / SIDECAR_NAME).write_bytes((case.folder / SIDECAR_NAME).read_bytes()[:-20]),
+        names.READABLE,
+        "cannot be read as JSON",
+    ),
+    Tampering(
+        "a truncated sidecar under another name",
+        lambda case: (case.folder / "copy.json").write_bytes((case.folder / SIDECAR_NAME).read_bytes()[:-20]),
         names.READABLE,
         "cannot be read as JSON",
     ),
@@ -369,6 +404,12 @@ KEYS_AND_TIMES = [
         names.SIGNED,
         "not among the trusted keys",
     ),
+    Tampering(
+        "the attestation of another trusted site",
+        attested_by_another_site,
+        names.ATTESTATION_SIGNED,
+        "not among the trusted keys",
+    ),
     Tampering("clock skew: generated in the future", published_as(state=later(days=36500)), names.TIMES, "before it was"),
     Tampering(
         "clock skew: attested in the future",
@@ -399,6 +440,7 @@ PROV = [
         names.PROV_JSON,
         "does not say",
     ),
+    Tampering("a PROV document without activities", prov(lambda _: '{"activity": [1]}'), names.READABLE, "no PROV-JSON"),
     Tampering("the PROV document of another request", of_another(PROV_NAME), names.PROV_JSON, "does not say"),
     Tampering("an agent taken out of the PROV document", prov(lambda text: text.replace("vi:approver", "vi:nobody")),
               names.PROV_JSON, "lacks a part"),
@@ -485,7 +527,7 @@ def test_the_untampered_folder_leaves_nothing_unsaid_but_recalls(published: Path
 
 @pytest.mark.requirement("PROV-TAMPER-001")
 def test_what_anybody_can_write_neither_takes_back_nor_says_that_nobody_did(published: Path, tmp_path: Path) -> None:
-    for number, forged in enumerate((unsigned_recall, recall_of_another, broken_recall)):
+    for number, forged in enumerate((unsigned_recall, recall_of_another, broken_recall, recall_by_a_stopped_key)):
         case = Case(Path(shutil.copytree(published, tmp_path / str(number) / "request-1")), KEY.public_jwks())
         forged(case)
         report = _verified(case)

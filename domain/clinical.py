@@ -35,6 +35,15 @@ class ClinicalFact:
         ``Observation/abc``; ``request`` where someone asked for the value.
     body_site : tuple of Coding
         Where in the body; it can tell left from right.
+    value_codings : tuple of Coding
+        All codings of a coded value; its text is `value`.
+    interpretation : tuple of Coding
+        What the laboratory or reader says of the value: high, low, abnormal.
+    verification : str
+        How sure the record is: ``confirmed``, ``provisional``, ``unconfirmed``, ``differential`` of a diagnosis,
+        ``preliminary``, ``final`` of an observation or report; empty where it does not say.
+    negated : bool
+        The record says that it is not so. A fact of presence then has the value False, so it is never read as present.
     """
 
     codings: tuple[Coding, ...]
@@ -44,6 +53,10 @@ class ClinicalFact:
     effective_at: datetime | None
     source_reference: str
     body_site: tuple[Coding, ...] = ()
+    value_codings: tuple[Coding, ...] = ()
+    interpretation: tuple[Coding, ...] = ()
+    verification: str = ""
+    negated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,8 @@ class ClinicalContext:
         What was not used, counted by reason.
     consent : str
         Result of the consent and security-label check, in words.
+    missing : tuple of str
+        What the record does not state, and which types of resources its server does not offer, in words.
     """
 
     patient_reference: str
@@ -80,3 +95,4 @@ class ClinicalContext:
     snapshot_digest: str
     left_out: tuple[LeftOut, ...] = ()
     consent: str = "no restriction found"
+    missing: tuple[str, ...] = ()

@@ -5,6 +5,7 @@
       PeerError                              network or remote site
         PeerUnreachable
         PeerRefused
+          VersionChanged
         PeerAnswerInvalid
       InputError                             sender
         UnreadableInstance
@@ -17,7 +18,10 @@
           AnswerUnacceptable
           BodyTooLarge
           BodyUnsupported
+        SignatureRefused
         ResourceNotFound
+        CallerUnknown
+        ScopeMissing
       GenerationError                        us
         WeightsRejected
         NonFiniteOutput
@@ -131,6 +135,12 @@ class PeerRefused(PeerError):
     code, retry, issue_type, http_status = "VI-1102", Retry.BY_HAND, "processing", 502
 
 
+class VersionChanged(PeerRefused):
+    """Somebody else changed a resource since it was read."""
+
+    code, retry, issue_type, http_status = "VI-1104", Retry.BY_ITSELF, "conflict", 412
+
+
 class PeerAnswerInvalid(PeerError):
     """The peer answered something that its protocol does not allow."""
 
@@ -204,10 +214,28 @@ class BodyUnsupported(RequestInvalid):
     code, issue_type, http_status = "VI-2012", "not-supported", 415
 
 
+class SignatureRefused(InputError):
+    """A call whose signature is missing, wrong or too old."""
+
+    code, retry, issue_type, http_status, exit_code = "VI-2014", Retry.NEVER, "login", 401, 77
+
+
 class ResourceNotFound(InputError):
     """A resource that our own store does not hold."""
 
     code, retry, issue_type, http_status = "VI-2007", Retry.NEVER, "not-found", 404
+
+
+class CallerUnknown(InputError):
+    """A caller shows no token, or none that holds."""
+
+    code, issue_type, http_status, exit_code = "VI-2020", "login", 401, 77
+
+
+class ScopeMissing(InputError):
+    """A caller is known, and its token does not allow what it asks for."""
+
+    code, issue_type, http_status, exit_code = "VI-2021", "forbidden", 403, 77
 
 
 class GenerationError(VeraiconError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from domain.errors import PeerAnswerInvalid, PeerError, PeerRefused
@@ -14,6 +15,7 @@ from fhir_adapter.search import entries
 _LOCATION = re.compile(r"(?:.*/)?([A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 _PUT_URL = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}")
 
+_ALLOWED = "a request that our scopes cover"
 _ACTIONS = {
     401: "configure a valid token for the FHIR server",
     403: "grant our client the scope that this request needs on the FHIR server",
@@ -44,6 +46,25 @@ def require_success(status: int, content: bytes) -> Mapping[str, Any]:
     return resource
 
 
+def require_allowed(status: int, content: bytes, scopes: Sequence[str]) -> None:
+    """Stop where the server did not allow a request (403).
+
+    Raises
+    ------
+    PeerRefused
+        Naming the SMART scopes that the request needs.
+    """
+    if status == HTTPStatus.FORBIDDEN:
+        refusal = _refused(status, content)
+        raise PeerRefused(refusal.found, allowed=_ALLOWED, action=_grant(scopes)) from refusal
+
+
+def _grant(scopes: Sequence[str]) -> str:
+    if not scopes:
+        return _ACTIONS[403]
+    return f"grant our client {' '.join(scopes)} on the FHIR server, and ask for it in [fhir] scopes; then retry the job"
+
+
 def require_bundle(resource: Mapping[str, Any], bundle_type: str) -> Mapping[str, Any]:
     """Return `resource` if it is a Bundle of the given type.
 
@@ -59,8 +80,8 @@ def require_bundle(resource: Mapping[str, Any], bundle_type: str) -> Mapping[str
     return resource
 
 
-def batch_answer(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the searchset of one entry of a batch-response.
+def batch_answer(entry: Mapping[str, Any], *, scope: str) -> Mapping[str, Any]:
+    """Return the searchset of one entry of a batch-response; `scope` is the SMART scope that its search needs.
 
     Raises
     ------
@@ -72,7 +93,10 @@ def batch_answer(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     resource = entry.get("resource")
     if status >= 400:
         outcome = response.get("outcome") or resource or {}
-        raise refused_by_outcome(status, outcome if isinstance(outcome, Mapping) else {})
+        refusal = refused_by_outcome(status, outcome if isinstance(outcome, Mapping) else {})
+        if status == HTTPStatus.FORBIDDEN:
+            raise PeerRefused(refusal.found, allowed=_ALLOWED, action=_grant([scope]))
+        raise refusal
     if not isinstance(resource, Mapping):
         raise invalid("an entry of a batch-response without a resource", "a searchset for each search")
     return require_bundle(resource, "searchset")

@@ -15,6 +15,8 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _URN_UUID = re.compile(r"urn:uuid:([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})")
 _REST_URL = re.compile(r"https?://.+/([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})")
 _TAKEN = frozenset({"transaction", "batch", "collection", "searchset"})
+# FHIR R4 bundle-type: what is named in the refusal; a message or a document means more than the resources in it.
+_OTHER_BUNDLES = frozenset({"document", "message", "history", "transaction-response", "batch-response"})
 _CONTENT_IDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://veraicon.dev/intake")
 
 # Elements that R5 has and R4 has not, by type: the two look alike, and an R5 resource read as R4 loses its meaning silently.
@@ -96,12 +98,78 @@ def prepare_intake(posted: object) -> dict[str, Any]:
     if _type(posted, "the body") != "Bundle":
         posted = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": posted}]}
     if posted.get("type") not in _TAKEN:
-        raise _invalid("a Bundle of another type", ", ".join(sorted(_TAKEN)), "send the resources in one of these Bundles")
+        named = posted.get("type") if posted.get("type") in _OTHER_BUNDLES else "unknown"
+        raise _invalid(f"a Bundle of type {named}", ", ".join(sorted(_TAKEN)), "send the resources in one of these Bundles")
     entries = posted.get("entry")
     if not isinstance(entries, list) or not entries:
         raise _invalid("a Bundle without entries", "one entry or more", "put the resources into Bundle.entry")
     prepared = (_intake_entry(position, entry) for position, entry in enumerate(entries))
     return _transaction([entry for entry in prepared if entry is not None])
+
+
+def prepare_entry(position: int, entry: object) -> dict[str, Any] | None:
+    """Return one entry of a batch as a transaction of its own; None for what a searchset says about itself.
+
+    Raises
+    ------
+    RequestInvalid
+        See `prepare_intake`.
+    """
+    prepared = _intake_entry(position, entry)
+    return None if prepared is None else _transaction([prepared])
+
+
+def prepare_put(resource_type: str, resource_id: str, posted: object, *, only_version: str = "") -> dict[str, Any]:
+    """Return the transaction that writes one resource under the id of its URL.
+
+    Parameters
+    ----------
+    only_version : str
+        ETag that must be held (``If-Match``); empty: any.
+
+    Raises
+    ------
+    RequestInvalid
+        If type or id differ from the URL's, or it is no FHIR R4 resource.
+
+    References
+    ----------
+    FHIR R4 RESTful API, "update".
+    """
+    resource = _single(resource_type, posted)
+    if not _ID.fullmatch(resource_id):
+        raise _invalid("a malformed id in the URL", "1 to 64 letters, digits, - and .", "correct the URL")
+    if resource.get("id") != resource_id:
+        raise _invalid(f"{resource_type} whose id is not the URL's", "the same id in both", "correct the resource or the URL")
+    entry = _put(f"{resource_type}/{resource_id}", resource)
+    if only_version:
+        entry["request"]["ifMatch"] = only_version
+    return _transaction([entry])
+
+
+def prepare_create(resource_type: str, posted: object, *, if_none_exist: str = "") -> dict[str, Any]:
+    """Return the transaction that writes one resource under a new id, or nothing where `if_none_exist` finds one.
+
+    Raises
+    ------
+    RequestInvalid
+        If its type is not the URL's, or it is no FHIR R4 resource.
+
+    References
+    ----------
+    FHIR R4 RESTful API, "create", "conditional create".
+    """
+    request = {"method": "POST", "url": resource_type} | ({"ifNoneExist": if_none_exist} if if_none_exist else {})
+    return _transaction([{"resource": dict(_single(resource_type, posted)), "request": request}])
+
+
+def _single(resource_type: str, posted: object) -> Mapping[str, Any]:
+    if not isinstance(posted, Mapping):
+        raise _invalid("a body that is no resource", f"{resource_type} as FHIR R4 JSON", "send one resource")
+    if _type(posted, "the body") != resource_type:
+        raise _invalid("a resource of another type than the URL's", resource_type, "correct the resource or the URL")
+    _require_r4(resource_type, posted, 0)
+    return posted
 
 
 def _intake_entry(position: int, entry: object) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The FHIR server as a `FhirStore`: authentication, timeouts, retry, paging. The only place that does FHIR I/O.
+"""The FHIR server as a `FhirStore`: interactions and paging; `fhir_adapter.exchange` has authentication, timeouts and retry.
 
 Written for HAPI FHIR (JPA, R4); other servers are milder. Identifying values go by ``POST _search``, never into a URL. Where a
 server writes them into its own ``next`` links, those are followed as they are: the protocol leaves no other way.
@@ -8,61 +8,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
-import httpx
 import structlog
 
-from domain.errors import PeerUnreachable, RequestInvalid
-from fhir_adapter.addresses import origin_text, require_base_url, require_origin, require_token
-from fhir_adapter.answers import batch_answer, invalid, require_bundle, require_success, written_references
+from domain.errors import RequestInvalid
+from fhir_adapter.addresses import require_origin
+from fhir_adapter.answers import batch_answer, invalid, require_allowed, require_bundle, require_success, written_references
+from fhir_adapter.exchange import FHIR_JSON, Answer, ClientLimits, Exchange
 from fhir_adapter.json_text import write_json
-from fhir_adapter.retrying import RetryPolicy, may_retry
+from fhir_adapter.retrying import RetryPolicy
+from fhir_adapter.scopes import scope_needed, scopes_of_bundle
 from fhir_adapter.search import IDENTIFYING, entries, matches, next_link, require_resource_type, split_reference
 from fhir_adapter.store import RawResource, Search
 
+__all__ = ["ClientLimits", "FhirClient"]
+
 _log = structlog.get_logger()
 
-_FHIR_JSON = "application/fhir+json"
 _FORM = "application/x-www-form-urlencoded"
 # Servers cap a request's head at 8 kB; the rest of the head needs its part of it.
 _LONGEST_URL = 2_000
 _RESTARTS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """What the client puts up with.
-
-    Attributes
-    ----------
-    connect_timeout_s, read_timeout_s : float
-        Time to connect, and longest silence of the server.
-    answer_timeout_s : float
-        Time for a whole answer, so that a server which drips bytes cannot hold a thread.
-    answer_bytes : int
-        Largest decoded answer.
-    pages : int
-        Most pages of one search.
-    """
-
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 60.0
-    answer_timeout_s: float = 300.0
-    answer_bytes: int = 64 * 1024 * 1024
-    pages: int = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: httpx.Headers
-    content: bytes
 
 
 class _PageExpired(Exception):
@@ -78,7 +49,7 @@ class FhirClient:
         Service base URL, ``https://server/fhir``.
     bearer_token : str or callable or None
         Sent as ``Authorization: Bearer``, to `base_url`'s origin only. A callable is asked before each request, so a token
-        that expires can be renewed.
+        that expires can be renewed; one that is `Renewable` is asked once more where the server refuses its token (401).
     limits, retry : ClientLimits, RetryPolicy
         Time, size and patience.
     verify : ssl.SSLContext or bool
@@ -103,13 +74,10 @@ class FhirClient:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._base_url = require_base_url(base_url)
-        self._token = bearer_token
-        self._limits = limits or ClientLimits()
-        self._retry = retry or RetryPolicy()
-        self._sleep, self._clock = sleep, clock
-        timeout = httpx.Timeout(self._limits.read_timeout_s, connect=self._limits.connect_timeout_s)
-        self._http = httpx.Client(timeout=timeout, verify=verify, follow_redirects=False)
+        self._wire = Exchange(
+            base_url, bearer_token=bearer_token, limits=limits, retry=retry, verify=verify, sleep=sleep, clock=clock
+        )
+        self._base_url, self._limits = self._wire.base_url, self._wire.limits
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +87,12 @@ class FhirClient:
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._wire.close()
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, repeats included."""
+        return self._wire.requests
 
     def read(self, reference: str) -> RawResource:
         """Return the current version of ``Type/id``; an absolute reference is read if it lies below the base URL.
@@ -141,6 +114,16 @@ class FhirClient:
         if body.get("resourceType") != resource_type or body.get("id") != identity:
             raise invalid(f"another resource than the {resource_type} that was read", "the resource that was asked for")
         return RawResource(body, answer.content)
+
+    def capabilities(self) -> Mapping[str, Any]:
+        """Return the server's CapabilityStatement.
+
+        References
+        ----------
+        FHIR R4 RESTful API, "capabilities".
+        """
+        answer = self._exchange("GET", f"{self._base_url}/metadata", idempotent=True)
+        return require_success(answer.status, answer.content)
 
     def invoke(self, reference: str, operation: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         """Return the answer of an operation that changes nothing, called on a resource by GET.
@@ -241,7 +224,8 @@ class FhirClient:
         answers = entries(body)
         if len(answers) != len(searches):
             raise invalid(f"{len(answers)} answers to a batch of {len(searches)}", "one answer for each entry")
-        return [batch_answer(entry) for entry in answers]
+        pairs = zip(answers, searches, strict=True)
+        return [batch_answer(entry, scope=f"system/{search.resource_type}.s") for entry, search in pairs]
 
     def _first_page(self, resource_type: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         url = f"{self._base_url}/{require_resource_type(resource_type)}"
@@ -273,7 +257,7 @@ class FhirClient:
             raise _PageExpired
         return require_bundle(require_success(answer.status, answer.content), "searchset")
 
-    def _post(self, bundle: Mapping[str, Any], *, idempotent: bool) -> _Answer:
+    def _post(self, bundle: Mapping[str, Any], *, idempotent: bool) -> Answer:
         try:
             content = write_json(bundle).encode()
         except UnicodeEncodeError as error:
@@ -282,71 +266,14 @@ class FhirClient:
                 allowed="text that UTF-8 can carry",
                 action="correct the resource; nothing was sent",
             ) from error
-        return self._exchange("POST", self._base_url, content, _FHIR_JSON, idempotent=idempotent)
+        answer = self._wire.send("POST", self._base_url, content, FHIR_JSON, idempotent=idempotent)
+        require_allowed(answer.status, answer.content, scopes_of_bundle(bundle))
+        return answer
 
     def _exchange(
         self, method: str, url: str, content: bytes | None = None, content_type: str = "", *, idempotent: bool
-    ) -> _Answer:
-        """Send a request, again where that is safe, and return the whole answer whatever its status."""
-        attempt = 1
-        while True:
-            last = attempt >= self._retry.attempts
-            try:
-                answer = self._once(method, url, content, content_type)
-            except httpx.TransportError as error:
-                # A connection that never stood has carried nothing; after that only an idempotent request may be repeated.
-                if last or not (idempotent or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)):
-                    raise self._unreachable(error) from error
-                retry_after, reason = None, type(error).__name__
-            else:
-                if not may_retry(answer.status, idempotent=idempotent):
-                    return answer
-                if last:
-                    raise self._still_busy(answer.status)
-                retry_after, reason = answer.headers.get("Retry-After"), f"HTTP {answer.status}"
-            wait_s = self._retry.wait_s(attempt, retry_after, now=self._clock())
-            _log.info("FHIR request waits for another attempt", attempt=attempt, wait_s=wait_s, reason=reason)
-            self._sleep(wait_s)
-            attempt += 1
-
-    def _once(self, method: str, url: str, content: bytes | None, content_type: str) -> _Answer:
-        end = time.monotonic() + self._limits.answer_timeout_s
-        with self._http.stream(method, url, content=content, headers=self._headers(content_type)) as response:
-            return _Answer(response.status_code, response.headers, self._content(response, end))
-
-    def _content(self, response: httpx.Response, end: float) -> bytes:
-        received = bytearray()
-        try:
-            for part in response.iter_bytes():
-                received += part
-                if len(received) > self._limits.answer_bytes:
-                    raise invalid(f"an answer of more than {self._limits.answer_bytes} bytes", "smaller answers")
-                if time.monotonic() > end:
-                    raise httpx.ReadTimeout("whole answer not in time", request=response.request)
-        except httpx.DecodingError as error:
-            raise invalid("a body that its Content-Encoding does not decode", "the encoding that the header names") from error
-        return bytes(received)
-
-    def _headers(self, content_type: str) -> dict[str, str]:
-        # HAPI answers a search from its cache for 60 s unless told otherwise.
-        headers = {"Accept": _FHIR_JSON, "Cache-Control": "no-cache", "Prefer": "return=minimal, handling=strict"}
-        if content_type:
-            headers["Content-Type"] = content_type
-        token = self._token() if callable(self._token) else self._token
-        if token:
-            headers["Authorization"] = f"Bearer {require_token(token)}"
-        return headers
-
-    def _unreachable(self, error: httpx.TransportError) -> PeerUnreachable:
-        return PeerUnreachable(
-            found=f"{type(error).__name__} at {origin_text(self._base_url)}",
-            allowed=f"an answer within {self._limits.read_timeout_s:g} s",
-            action="check the FHIR server's address and that it runs; the job tries again",
-        )
-
-    def _still_busy(self, status: int) -> PeerUnreachable:
-        return PeerUnreachable(
-            found=f"HTTP status {status} from {origin_text(self._base_url)} at {self._retry.attempts} attempts",
-            allowed="an answer",
-            action="wait until the FHIR server has capacity; the job tries again",
-        )
+    ) -> Answer:
+        answer = self._wire.send(method, url, content, content_type, idempotent=idempotent)
+        scope = scope_needed(method, url.removeprefix(self._base_url).lstrip("/"))
+        require_allowed(answer.status, answer.content, (scope,) if scope else ())
+        return answer

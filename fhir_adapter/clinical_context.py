@@ -16,13 +16,15 @@ from typing import Any
 
 from domain.clinical import ClinicalContext, ClinicalFact, LeftOut
 from domain.errors import ConfigurationError, PeerAnswerInvalid, RequestInvalid
-from fhir_adapter.codes import GENDERS, RESTRICTING_LABELS
+from fhir_adapter.codes import RESTRICTING_LABELS
 from fhir_adapter.consent import security_labels
+from fhir_adapter.demographics import Lifetime, demographics, lifetime, missing_demographics
 from fhir_adapter.elements import optional_object
 from fhir_adapter.json_text import salted_digest
-from fhir_adapter.moments import Moment, optional_moment, parse_moment
+from fhir_adapter.moments import ImpossibleDate, Moment, optional_moment
 from fhir_adapter.search import refers_to
 from fhir_adapter.statements import READERS, Stated
+from fhir_adapter.statements.medications import medications_named, with_medication
 from fhir_adapter.store import RawResource
 
 _SALT_BYTES = 16
@@ -38,6 +40,8 @@ def clinical_context(
     salt: bytes,
     consent: str,
     consents: Sequence[RawResource] = (),
+    medications: Mapping[str, RawResource] | None = None,
+    not_offered: Sequence[str] = (),
 ) -> ClinicalContext:
     """Return what the EHR knew about the patient at the imaging time.
 
@@ -55,6 +59,10 @@ def clinical_context(
         Result of the consent check, in words.
     consents : sequence of RawResource
         Consents that were checked: part of the snapshot's digest.
+    medications : mapping or None
+        The Medications that the resources refer to, by ``Medication/x``.
+    not_offered : sequence of str
+        Types that the server does not offer: nothing is known of them, which is not the same as none.
 
     Raises
     ------
@@ -69,14 +77,17 @@ def clinical_context(
         raise RequestInvalid(found="an imaging time without a zone", allowed="an aware time", action="give the UTC offset")
     left_out: Counter[str] = Counter()
     facts: list[ClinicalFact] = []
-    used = [patient, *consents]
+    held, lived = medications or {}, lifetime(patient.body, as_of.tzinfo)
+    used = {raw.reference: raw for raw in (patient, *consents)}
+    for consent_read in consents:
+        require_of_patient(consent_read, patient.reference)
     for raw in resources:
         require_of_patient(raw, patient.reference)
-        found, reasons = _facts(raw, as_of)
+        found, reasons = _facts(with_medication(raw, held), as_of, lived)
         left_out.update(reasons)
         facts += found
         if found:
-            used.append(raw)
+            used |= {one.reference: one for one in (raw, *(held[name] for name in medications_named([raw]) if name in held))}
     birth_date, sex = demographics(patient.body)
     return ClinicalContext(
         patient_reference=patient.reference,
@@ -84,9 +95,10 @@ def clinical_context(
         sex=sex,
         as_of=as_of,
         facts=tuple(sorted(facts, key=_order)),
-        snapshot_digest=snapshot_digest(used, salt=salt),
+        snapshot_digest=snapshot_digest(used.values(), salt=salt),
         left_out=tuple(LeftOut(reason, left_out[reason]) for reason in sorted(left_out)),
         consent=consent,
+        missing=(*missing_demographics(patient.body), *(f"{kind}: not offered by the server" for kind in sorted(not_offered))),
     )
 
 
@@ -125,27 +137,6 @@ def _content(body: Mapping[str, Any]) -> dict[str, Any]:
     return content | ({"meta": kept} if kept else {})
 
 
-def demographics(patient: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return birth date and sex of a Patient.
-
-    A birth date of less than a day's precision and the gender ``unknown`` are None: they could only contradict by accident.
-
-    Raises
-    ------
-    PeerAnswerInvalid
-        If the element is malformed.
-    """
-    birth_date, gender = patient.get("birthDate"), patient.get("gender")
-    try:
-        if birth_date is not None and parse_moment(birth_date, None).last_day is None:
-            raise ValueError("a birth date with a time")
-    except ValueError as error:
-        raise _invalid("a Patient.birthDate that is no date") from error
-    if gender is not None and gender not in GENDERS:
-        raise _invalid("a Patient.gender outside its value set")
-    return birth_date if birth_date and len(birth_date) == len("2000-01-01") else None, None if gender == "unknown" else gender
-
-
 def require_of_patient(raw: RawResource, patient_reference: str) -> None:
     """Refuse a resource that states another subject: a snapshot never mixes two people.
 
@@ -161,24 +152,29 @@ def require_of_patient(raw: RawResource, patient_reference: str) -> None:
             raise _invalid(f"{raw.resource_type or 'a resource'} of another subject in one patient's snapshot")
 
 
-def _facts(raw: RawResource, as_of: datetime) -> tuple[list[ClinicalFact], list[str]]:
+def _facts(raw: RawResource, as_of: datetime, lived: Lifetime) -> tuple[list[ClinicalFact], list[str]]:
     """Return the facts of one resource, and why the rest of it is left out."""
-    kind, body = raw.resource_type, raw.body
+    kind = raw.resource_type
     if kind not in READERS:
         return [], [f"{kind}: no clinical facts" if kind.isalpha() else "invalid resource"]
     try:
-        if security_labels(body) & RESTRICTING_LABELS:
-            return [], [f"{kind}: security label"]
-        stated = READERS[kind](body, as_of.tzinfo)
-        updated = optional_moment(optional_object(body, "meta") or {}, "lastUpdated", as_of.tzinfo)
+        stated, updated = _read(raw, as_of)
+    except ImpossibleDate:
+        return [], [f"{kind}: impossible date"]
     except ValueError:
         return [], [f"invalid {kind}"]
-    reasons = [f"{kind}: {reason}" for reason in stated.left_out]
-    if not stated.claims:
-        return [], reasons
-    if untimely := _untimely(stated, updated, as_of):
+    untimely = lived.excludes(stated.effective) or _untimely(stated, updated, as_of) if stated.claims else ""
+    if untimely:
         return [], [f"{kind}: {untimely}"]
-    return _timed(stated, raw.reference, as_of), reasons
+    return _timed(stated, raw.reference, as_of), [f"{kind}: {reason}" for reason in stated.left_out]
+
+
+def _read(raw: RawResource, as_of: datetime) -> tuple[Stated, Moment | None]:
+    """Return what a resource states, and when its server last changed it."""
+    if security_labels(raw.body) & RESTRICTING_LABELS:
+        return Stated(left_out=("security label",)), None
+    stated = READERS[raw.resource_type](raw.body, as_of.tzinfo)
+    return stated, optional_moment(optional_object(raw.body, "meta") or {}, "lastUpdated", as_of.tzinfo)
 
 
 def _untimely(stated: Stated, updated: Moment | None, as_of: datetime) -> str:
@@ -204,6 +200,10 @@ def _timed(stated: Stated, reference: str, as_of: datetime) -> list[ClinicalFact
             effective_at=effective_at,
             source_reference=reference,
             body_site=claim.body_site,
+            value_codings=claim.value_codings,
+            interpretation=claim.interpretation,
+            verification=stated.verification,
+            negated=claim.negated,
         )
         for claim in stated.claims
     ]

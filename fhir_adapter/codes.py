@@ -19,6 +19,18 @@ ISSUE_TYPES = frozenset({
 UCUM = "http://unitsofmeasure.org"
 # UCUM section 2.3: the unity, unit of a pure number.
 UCUM_ONE = "1"
+# What records write for a UCUM unit, where only one unit can be meant. Source: the print symbols of UCUM's own tables (2.2,
+# ucum-essence.xml: "mm Hg", "°C", "°F"), and plain English names; a count's "bpm" is beats per minute.
+# fmt: off
+UNIT_SYNONYMS = {
+    "mmHg": "mm[Hg]", "mm Hg": "mm[Hg]", "°C": "Cel", "degC": "Cel", "°F": "[degF]",
+    "degF": "[degF]", "kg/m²": "kg/m2", "mm³": "mm3", "cm³": "cm3",
+    "beats/min": "/min", "beats/minute": "/min", "breaths/min": "/min", "breaths/minute": "/min", "bpm": "/min",
+    "percent": "%", "inches": "[in_i]", "lbs": "[lb_av]", "pounds": "[lb_av]", "mcg": "ug", "µg": "ug",
+    "µm": "um", "IU/L": "[IU]/L", "years": "a", "yrs": "a", "days": "d", "hours": "h", "minutes": "min",
+    "seconds": "s", "sec": "s",
+}
+# fmt: on
 
 # FHIR R4 Condition.clinicalStatus (required binding) and Condition.verificationStatus (required binding).
 CONDITION_CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
@@ -26,6 +38,11 @@ CONDITION_VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-st
 VERIFICATION = frozenset({"unconfirmed", "provisional", "differential", "confirmed", "refuted", "entered-in-error"})
 ACTIVE_CONDITION = frozenset({"active", "recurrence", "relapse"})
 PAST_CONDITION = frozenset({"inactive", "remission", "resolved"})
+# Left out by name: the record takes them back, or says that they are not so without saying what is.
+NO_DIAGNOSIS = frozenset({"refuted", "entered-in-error"})
+# FHIR R4 AllergyIntolerance.clinicalStatus and .verificationStatus (required bindings).
+ALLERGY_CLINICAL = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical"
+ALLERGY_VERIFICATION = "http://terminology.hl7.org/CodeSystem/allergyintolerance-verification"
 
 # Statuses under which a resource states something about the patient; every other status is left out by name.
 # FHIR R4 observation-status, diagnostic-report-status, event-status, medicationrequest-status, medication-statement-status,
@@ -37,7 +54,11 @@ STATED = {
     "MedicationRequest": frozenset({"active", "on-hold", "stopped", "completed"}),
     "MedicationStatement": frozenset({"active", "completed", "stopped", "on-hold"}),
     "ServiceRequest": frozenset({"active", "on-hold", "completed"}),
+    "Encounter": frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"}),
+    "ImagingStudy": frozenset({"registered", "available"}),
 }
+# Statuses that state the opposite: the patient did not have it, or does not take it.
+NEGATING = {"Procedure": "not-done", "MedicationStatement": "not-taken"}
 STATUSES = {
     "Observation": STATED["Observation"] | {"registered", "cancelled", "entered-in-error", "unknown"},
     "DiagnosticReport": STATED["DiagnosticReport"] | {"registered", "cancelled", "entered-in-error", "unknown"},
@@ -45,7 +66,40 @@ STATUSES = {
     "MedicationRequest": STATED["MedicationRequest"] | {"cancelled", "entered-in-error", "draft", "unknown"},
     "MedicationStatement": STATED["MedicationStatement"] | {"intended", "entered-in-error", "unknown", "not-taken"},
     "ServiceRequest": STATED["ServiceRequest"] | {"draft", "revoked", "entered-in-error", "unknown"},
+    "Encounter": STATED["Encounter"] | {"planned", "cancelled", "entered-in-error", "unknown"},
+    "ImagingStudy": STATED["ImagingStudy"] | {"cancelled", "entered-in-error", "unknown"},
 }
+
+# Elements that FHIR R5 has and R4 has not (R5 "R4 Diff" of each resource): what holds one was not written for R4.
+R5_ONLY = {
+    "Observation": frozenset({"triggeredBy", "bodyStructure", "instantiatesCanonical", "instantiatesReference", "organizer"}),
+    "Condition": frozenset({"participant"}),
+    "DiagnosticReport": frozenset({"supportingInfo", "note", "composition"}),
+    "Procedure": frozenset({"occurrenceDateTime", "occurrencePeriod", "occurrenceString", "reason", "supportingInfo", "focus"}),
+    "MedicationRequest": frozenset({"medication", "reason", "renderedDosageInstruction", "effectiveDosePeriod", "device"}),
+    "MedicationStatement": frozenset({"medication", "reason", "adherence", "renderedDosageInstruction"}),
+    "ServiceRequest": frozenset({"reason", "bodyStructure", "focus"}),
+    "Encounter": frozenset({"actualPeriod", "admission", "plannedStartDate", "plannedEndDate", "reason", "virtualService"}),
+    "ImagingStudy": frozenset({"procedure", "partOf", "reason"}),
+    "AllergyIntolerance": frozenset({"participant"}),
+}
+
+# Coded values that say "it is not there": SNOMED CT (Absent; Not detected; Known absent; Definitely NOT present), HL7 v2 table
+# 0136 (No), LOINC answer lists (Absent; No).
+SNOMED = "http://snomed.info/sct"
+ABSENT_VALUES = frozenset(
+    {
+        (SNOMED, "2667000"),
+        (SNOMED, "260415000"),
+        (SNOMED, "410516002"),
+        (SNOMED, "410594000"),
+        ("http://terminology.hl7.org/CodeSystem/v2-0136", "N"),
+        ("http://loinc.org", "LA9634-2"),
+        ("http://loinc.org", "LA32-8"),
+    }
+)
+# SNOMED CT: No known allergy; an allergy record with this code says that there is none.
+NO_KNOWN_ALLERGY = (SNOMED, "716186003")
 
 # FHIR R4 medicationrequest-intent (required binding): a proposal, a plan or an option is no order.
 ORDERED = frozenset({"order", "original-order", "reflex-order", "filler-order", "instance-order"})
@@ -60,6 +114,10 @@ LINK_REPLACED_BY = "replaced-by"
 CONSENT_SCOPE = "http://terminology.hl7.org/CodeSystem/consentscope"
 SCOPE_RESEARCH = "research"
 SCOPE_PRIVACY = "patient-privacy"
+# v3-ActCode consent directives as Consent.policyRule: what holds where no provision says otherwise. OPTOUTE is an opt-out with
+# exceptions, OPTINR an opt-in with restrictions.
+POLICY_DENIES = frozenset({"OPTOUT", "OPTOUTE"})
+POLICY_PERMITS, POLICY_LIMITS = frozenset({"OPTIN"}), frozenset({"OPTINR"})
 CONSENT_STATUSES = frozenset({"draft", "proposed", "active", "rejected", "inactive", "entered-in-error"})
 
 # v3-ActReason: HRESCH and everything below it, and RESCH (purposes of use); v3-ActCode RESEARCH (consent to research access).

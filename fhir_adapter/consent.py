@@ -1,13 +1,16 @@
 """Whether a patient's data may condition a generator: what is checked, exactly, and nothing more. Pure.
 
-1. ``Patient.meta.security``: confidentiality ``R`` or ``V``, a refrain policy (no reuse, no relinking, no disclosure or
-   integration without consent) or ``OPTOUT`` forbids the use (`codes.RESTRICTING_LABELS`). On another resource the same label
-   leaves that resource out, and it is counted.
+1. ``Patient.meta.security``, and that of the series' own ImagingStudy: confidentiality ``R`` or ``V``, a refrain policy (no
+   reuse, no relinking, no disclosure or integration without consent) or ``OPTOUT`` forbids the use
+   (`codes.RESTRICTING_LABELS`). On another resource the same label leaves that resource out, and it is counted. A search
+   Bundle's own label only repeats the highest of its entries' (FHIR R4 Security Labels): the entries are what is looked at.
 2. Each ``Consent`` of the patient that is about research: scope ``research``, or a provision whose purpose is research.
-   An active one forbids the use if any of its provisions in force today, at any depth, is of type ``deny``; exceptions below a
-   denial do not lift it, since whom they mean cannot be told here. A rejected one of scope ``research`` forbids the use unless
-   an active one permits it. Consents of other states, and those whose provision is not in force, say nothing.
-3. A Consent that cannot be read forbids the use.
+   An active one forbids the use if its policy rule is an opt-out, or if any of its provisions in force today, at any depth, is
+   of type ``deny``. That a denial names only some data (class, code, label, period of the data), actors or actions does not
+   narrow it: whether it means ours cannot be told for sure, so it forbids all. Exceptions below a denial do not lift it either.
+   A permission that is narrowed in the same way is not counted as one. A rejected Consent of scope ``research`` forbids the use
+   unless an active one permits it in full. Consents of other states, and those whose provision is not in force, say nothing.
+3. A Consent that cannot be read forbids the use; so does one with a nested provision that states no type (FHIR R4 requires it).
 
 Consent is judged at the time of use, not of imaging: a withdrawal counts from today on. Whether the absence of any Consent is
 enough is the site's policy; the words returned say that none was found.
@@ -21,8 +24,12 @@ from typing import Any
 
 from domain.errors import ConsentMissing
 from fhir_adapter.codes import (
+    ACT_CODE,
     CONSENT_SCOPE,
     CONSENT_STATUSES,
+    POLICY_DENIES,
+    POLICY_LIMITS,
+    POLICY_PERMITS,
     RESEARCH_PURPOSES,
     RESTRICTING_LABELS,
     SCOPE_PRIVACY,
@@ -31,6 +38,9 @@ from fhir_adapter.codes import (
 from fhir_adapter.elements import codes_in, objects, optional_object, required_text
 from fhir_adapter.moments import Moment, optional_moment
 from fhir_adapter.store import RawResource
+
+# What narrows a provision to some data, some people or some acts (FHIR R4 Consent.provision).
+_NARROWING = ("actor", "action", "securityLabel", "class", "code", "dataPeriod", "data")
 
 
 def require_consent(patient: RawResource, consents: Sequence[RawResource], *, now: datetime) -> str:
@@ -58,6 +68,10 @@ def require_consent(patient: RawResource, consents: Sequence[RawResource], *, no
         raise _missing("a rejected research Consent")
     if "permit" in verdicts:
         return f"research permitted by {verdicts.count('permit')} active Consent(s); no restricting security label"
+    if "limited" in verdicts:
+        return (
+            f"no denial found; {verdicts.count('limited')} active Consent(s) permit research within limits that are not judged"
+        )
     return f"no restriction found: security labels of the Patient and {len(consents)} Consent(s) checked"
 
 
@@ -74,7 +88,7 @@ def security_labels(resource: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
 
 
 def _verdict(consent: Mapping[str, Any], now: datetime) -> str:
-    """Return ``deny``, ``permit``, ``rejected``, or empty where the Consent says nothing about research."""
+    """Return ``deny``, ``permit``, ``limited``, ``rejected``, or empty where the Consent says nothing about research."""
     if consent.get("resourceType") != "Consent":
         raise ValueError("no Consent")
     status = required_text(consent, "status")
@@ -86,24 +100,37 @@ def _verdict(consent: Mapping[str, Any], now: datetime) -> str:
     research = SCOPE_RESEARCH in scope
     if status == "rejected":
         return "rejected" if research else ""
-    root = optional_object(consent, "provision")
-    if status != "active" or root is None:
-        return "permit" if status == "active" and research else ""
-    return _provisions_verdict(root, now, research=research, privacy=SCOPE_PRIVACY in scope)
+    if status != "active":
+        return ""
+    root, policy = optional_object(consent, "provision"), _policy_verdict(consent)
+    if root is None:
+        return (policy or "permit") if research else ""
+    return _provisions_verdict(root, now, policy, research=research, privacy=SCOPE_PRIVACY in scope)
 
 
-def _provisions_verdict(root: Mapping[str, Any], now: datetime, *, research: bool, privacy: bool) -> str:
+def _policy_verdict(consent: Mapping[str, Any]) -> str:
+    """Return what the policy rule says where no provision says otherwise: the root provision has no type of its own in R4."""
+    codes = codes_in(optional_object(consent, "policyRule"), ACT_CODE)
+    if codes & POLICY_DENIES:
+        return "deny"
+    if codes & POLICY_LIMITS:
+        return "limited"
+    return "permit" if codes & POLICY_PERMITS else ""
+
+
+def _provisions_verdict(root: Mapping[str, Any], now: datetime, policy: str, *, research: bool, privacy: bool) -> str:
     provisions = list(_in_force(root, now))
     named = {purpose for provision in provisions for purpose in _purposes(provision)}
-    if not (research or (privacy and named & RESEARCH_PURPOSES)):
+    if not (research or (privacy and named & RESEARCH_PURPOSES)) or not provisions:
         return ""
     relevant = [p for p in provisions if research or _purposes(p) & RESEARCH_PURPOSES]
-    types = {required_text(provision, "type") for provision in relevant if provision.get("type") is not None}
+    types = {required_text(p, "type") for p in provisions if p is not root or p.get("type") is not None}
     if types - {"deny", "permit"}:
         raise ValueError("provision type outside its value set")
-    if "deny" in types:
+    if policy == "deny" or any(p.get("type") == "deny" for p in relevant):
         return "deny"
-    return "permit" if relevant else ""
+    narrowed = policy == "limited" or any(p.get(name) for p in relevant for name in _NARROWING)
+    return "limited" if narrowed else "permit"
 
 
 def _in_force(provision: Mapping[str, Any], now: datetime) -> Iterator[Mapping[str, Any]]:

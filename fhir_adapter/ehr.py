@@ -1,29 +1,32 @@
-"""Reads the clinical half of a pair from a `FhirStore`: who carries an identifier, and what was known at the imaging time."""
+"""Reads the clinical half of a pair from a `FhirStore`: who is meant, and what was known at the imaging time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 
 from domain.clinical import ClinicalContext
-from domain.errors import PeerAnswerInvalid
+from domain.errors import PeerAnswerInvalid, PeerRefused
 from domain.identifiers import PatientIdentifier
+from domain.ordering import Order
 from domain.pairing import PatientCandidate
-from fhir_adapter.clinical_context import clinical_context, demographics
-from fhir_adapter.codes import LINK_REPLACED_BY
+from domain.series import ImagingSeries
+from fhir_adapter.clinical_context import clinical_context
 from fhir_adapter.consent import require_consent
-from fhir_adapter.elements import flag, objects, optional_object, optional_text
-from fhir_adapter.search import identifier_token, of_patient
-from fhir_adapter.statements import READERS
-from fhir_adapter.store import FhirStore, RawResource
+from fhir_adapter.offering import Offering
+from fhir_adapter.patients import PairingSources, PatientFinder
+from fhir_adapter.search import split_reference
+from fhir_adapter.statements import READERS, medications_named
+from fhir_adapter.store import FhirStore, RawResource, Search
 
 _log = structlog.get_logger()
 
-# A merge of a merge happens; a chain longer than this is a mistake or a loop.
-_LONGEST_CHAIN = 5
+# A patient with 2,000 resources comes in one answer where the server allows it; others give shorter pages.
+_PAGE_SIZE = 2_000
+# Ids in one search: a batch entry is a URL, and servers cap those at 8 kB.
+_IDS = 50
 
 
 class EhrReader:
@@ -36,7 +39,11 @@ class EhrReader:
     salt : bytes
         Secret of this site for snapshot digests, 16 bytes or more.
     resource_types : sequence of str
-        Types that are searched for facts; a site names fewer where its server knows fewer.
+        Types that are searched for facts; empty: those that the server says it offers.
+    accession_system : str
+        Identifier system of accession numbers; empty: they are no evidence.
+    survivors : callable
+        What announced merges made of an identifier.
     clock : callable
         Time of use, at which consent is judged.
     """
@@ -46,11 +53,16 @@ class EhrReader:
         store: FhirStore,
         *,
         salt: bytes,
-        resource_types: Sequence[str] = tuple(READERS),
+        resource_types: Sequence[str] = (),
+        accession_system: str = "",
+        survivors: Callable[[PatientIdentifier], tuple[PatientIdentifier, ...]] = lambda _identifier: (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store, self._salt, self._clock = store, salt, clock
-        self._resource_types = tuple(resource_types)
+        self._offering = Offering(store, tuple(resource_types))
+        self._finder = PatientFinder(
+            store, accession_system=accession_system, offers=self._offering.offers, survivors=survivors
+        )
 
     def find_patients(self, identifier: PatientIdentifier) -> list[PatientCandidate]:
         """Return every Patient in use that carries the identifier.
@@ -67,23 +79,18 @@ class EhrReader:
         ----------
         FHIR R4 Patient.link, Patient.active; search type token.
         """
-        found: dict[str, PatientCandidate] = {}
-        for patient in self._store.search("Patient", {"identifier": identifier_token(identifier)}):
-            survivor, identifiers = self._follow(patient)
-            if not _in_use(survivor.body):
-                _log.info("inactive patient is no candidate")
-                continue
-            known = found[survivor.reference].identifiers if survivor.reference in found else ()
-            birth_date, sex = demographics(survivor.body)
-            merged = tuple(dict.fromkeys((*known, *identifiers)))
-            found[survivor.reference] = PatientCandidate(survivor.reference, merged, birth_date, sex)
-        return list(found.values())
+        return self._finder.carriers(identifier)
+
+    def pairing_sources(self, series: ImagingSeries, order: Order | None = None) -> PairingSources:
+        """Return what `domain.pairing.choose_patient` decides by; see `fhir_adapter.patients.PatientFinder.sources`."""
+        return self._finder.sources(series, order)
 
     def snapshot(self, patient_reference: str, as_of: datetime) -> ClinicalContext:
         """Return what the EHR knew about a patient at the imaging time.
 
-        One request for the Patient and one batch for everything else, plus one for each further page: a store that stops in the
-        middle raises, and no half snapshot is ever returned.
+        One batch for the Patient and everything else, one more where medication is named by reference, plus one request for
+        each further page: a store that stops in the middle raises, and no half snapshot is ever returned. A type that the
+        server does not offer is recorded as missing.
 
         Raises
         ------
@@ -92,18 +99,25 @@ class EhrReader:
         PeerUnreachable, PeerRefused, PeerAnswerInvalid
             If the store does not answer in full.
         """
-        patient = self._store.read(patient_reference)
-        searches = [of_patient(kind, patient.reference) for kind in ("Consent", *self._resource_types)]
-        resources = list(self._store.search_many(searches))
-        consents = [resource for resource in resources if resource.resource_type == "Consent"]
+        kind, identity = split_reference(patient_reference)
+        offered = [one for one in READERS if self._offering.offers(one)]
+        searched = ["Consent", *offered] if self._offering.offers("Consent") else offered
+        searches = [Search(kind, {"_id": identity})]
+        searches += [Search(one, {"patient": patient_reference, "_count": str(_PAGE_SIZE)}) for one in searched]
+        read = list(self._store.search_many(searches))
+        patient = _the_patient(read, patient_reference)
+        resources = [one for one in read if one.resource_type not in ("Patient", "Consent")]
+        consents = [one for one in read if one.resource_type == "Consent"]
         consent = require_consent(patient, consents, now=self._clock())
         context = clinical_context(
             patient,
-            (resource for resource in resources if resource.resource_type != "Consent"),
+            resources,
             as_of=as_of,
             salt=self._salt,
             consent=consent,
             consents=consents,
+            medications=self._medications(resources),
+            not_offered=[one for one in ("Consent", *READERS) if one not in searched],
         )
         _log.info(
             "snapshot taken",
@@ -113,62 +127,32 @@ class EhrReader:
         )
         return context
 
-    def _follow(self, patient: RawResource) -> tuple[RawResource, tuple[PatientIdentifier, ...]]:
-        """Follow ``replaced-by`` to the Patient in use; collect the identifiers on the way."""
-        identifiers = list(patient_identifiers(patient.body))
-        visited = {patient.reference}
-        while (successor := _successor(patient.body)) is not None:
-            patient = self._store.read(successor)
-            if patient.reference in visited or len(visited) >= _LONGEST_CHAIN:
-                raise _invalid("Patient links that run in a circle, or a chain too long")
-            visited.add(patient.reference)
-            identifiers += patient_identifiers(patient.body)
-        return patient, tuple(dict.fromkeys(identifiers))
+    def _medications(self, resources: Iterable[RawResource]) -> dict[str, RawResource]:
+        """Return the Medications that resources name by reference, as far as the server holds them."""
+        names = [name.removeprefix("Medication/") for name in medications_named(resources)]
+        if not names or not self._offering.offers("Medication"):
+            return {}
+        searches = [Search("Medication", {"_id": ",".join(ids), "_count": str(_IDS)}) for ids in _chunks(names)]
+        return {raw.reference: raw for raw in self._store.search_many(searches)}
 
 
-def patient_identifiers(patient: Mapping[str, Any]) -> tuple[PatientIdentifier, ...]:
-    """Return the identifiers of a Patient that have a value and are not marked as old.
-
-    Raises
-    ------
-    PeerAnswerInvalid
-        If they are malformed.
-
-    References
-    ----------
-    FHIR R4 Identifier.use: an identifier with use ``old`` is no longer valid, one with ``temp`` still is.
-    """
-    try:
-        stated = [
-            (optional_text(item, "value"), optional_text(item, "system") or "")
-            for item in objects(patient, "identifier")
-            if item.get("use") != "old"
-        ]
-    except ValueError as error:
-        raise _invalid("a Patient.identifier that is malformed") from error
-    return tuple(PatientIdentifier(value, system) for value, system in stated if value)
+def _the_patient(read: Iterable[RawResource], reference: str) -> RawResource:
+    found = [raw for raw in read if raw.resource_type == "Patient"]
+    if not found:
+        raise PeerRefused(
+            found="no Patient under the reference that was paired",
+            allowed="the reference of a patient that the FHIR server holds",
+            action="load the patient's resources, or look at the FHIR server, then retry the job",
+        )
+    if [raw.reference for raw in found] != [reference]:
+        raise PeerAnswerInvalid(
+            found=f"{len(found)} patients from the FHIR server for one id",
+            allowed="the Patient that was asked for",
+            action="check that the FHIR server still holds the patient, then retry the job",
+        )
+    return found[0]
 
 
-def _successor(patient: Mapping[str, Any]) -> str | None:
-    try:
-        for link in objects(patient, "link"):
-            if link.get("type") == LINK_REPLACED_BY:
-                return optional_text(optional_object(link, "other") or {}, "reference")
-    except ValueError as error:
-        raise _invalid("a Patient.link that is malformed") from error
-    return None
-
-
-def _in_use(patient: Mapping[str, Any]) -> bool:
-    try:
-        return flag(patient, "active") if "active" in patient else True
-    except ValueError as error:
-        raise _invalid("a Patient.active that is no boolean") from error
-
-
-def _invalid(found: str) -> PeerAnswerInvalid:
-    return PeerAnswerInvalid(
-        found=found,
-        allowed="Patient resources as FHIR R4 defines them",
-        action="correct the Patient on the FHIR server, then retry the job",
-    )
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), _IDS):
+        yield names[start : start + _IDS]

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from domain.clinical import Coding
-from fhir_adapter.codes import UCUM, UCUM_ONE
+from fhir_adapter.codes import UCUM, UCUM_ONE, UNIT_SYNONYMS
 
 
 def optional_text(body: Mapping[str, Any], name: str) -> str | None:
@@ -120,7 +120,8 @@ def quantity(value: object) -> tuple[float, str] | str:
     """Return value and UCUM unit of a Quantity, or the reason why it cannot be used, in words.
 
     A quantity without any unit is a pure number (UCUM ``1``). Where the system is UCUM and the code is missing, the unit's text
-    is taken for it, as US Core's own examples write it. A unit outside UCUM is not guessed at.
+    is taken for it, as US Core's own examples write it. A unit outside UCUM is read by `codes.UNIT_SYNONYMS`, where one of its
+    names stands there in full; it is not guessed at.
 
     References
     ----------
@@ -142,7 +143,11 @@ def quantity(value: object) -> tuple[float, str] | str:
         return "value is only a bound"
     code, unit, system = (optional_text(value, name) for name in ("code", "unit", "system"))
     if system == UCUM and (code or unit):
-        return measured, code or unit or ""
+        stated = code or unit or ""
+        return measured, UNIT_SYNONYMS.get(stated, stated)
+    # A code of another system is not looked up: only what a person would read is.
+    if unit in UNIT_SYNONYMS or (not unit and code in UNIT_SYNONYMS and not system):
+        return measured, UNIT_SYNONYMS[str(unit or code)]
     if code or unit:
         return "unit is not UCUM"
     return measured, UCUM_ONE

@@ -13,6 +13,7 @@ import json
 import math
 import re
 import secrets
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ _MAX_SAFE_INTEGER = 2**53 - 1
 
 # FHIR sets no limit; Synthea and US Core reach 11 levels. Whatever walks a resource by recursion is safe with this many.
 _DEEPEST = 200
+_CONTAINERS = (dict, list)
 
 # Stands around a decimal until the text is complete; random, so that no string in a resource can be taken for it.
 _MARK = f"decimal-{secrets.token_hex(12)}:"
@@ -42,8 +44,12 @@ def parse_json(text: bytes | str) -> Any:
     >>> parse_json(b'{"value": 1.50}')
     {'value': Decimal('1.50')}
     """
+    return _parse(text, None)
+
+
+def _parse(text: bytes | str, pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None) -> Any:
     try:
-        value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+        value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
     except InvalidOperation as error:
@@ -51,6 +57,30 @@ def parse_json(text: bytes | str) -> Any:
     if _deeper_than(value, _DEEPEST):
         raise ValueError("JSON nested too deeply")
     return value
+
+
+def parse_json_once(text: bytes | str) -> Any:
+    """Return the value of a JSON text in which no object names a member twice: of two, each reader may see another one.
+
+    A quarter slower than `parse_json`, so it is for what somebody has signed.
+
+    Raises
+    ------
+    ValueError
+        As `parse_json`; also if a member is named twice.
+
+    References
+    ----------
+    RFC 8259 section 4; RFC 7515 section 4.
+
+    Examples
+    --------
+    >>> parse_json_once(b'{"value": 1, "value": 2}')
+    Traceback (most recent call last):
+    ...
+    ValueError: an object that names a member twice
+    """
+    return _parse(text, _named_once)
 
 
 def write_json(value: object) -> str:
@@ -96,13 +126,25 @@ def salted_digest(value: object, *, salt: bytes) -> bytes:
 
 
 def _deeper_than(value: object, limit: int) -> bool:
-    level = [value]
+    # The parser makes exact dicts and lists only; this loop is a third of the time of parsing, so it asks no more than needed.
+    containers = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(limit):
-        containers = [item for item in level if isinstance(item, dict | list)]
         if not containers:
             return False
-        level = [member for item in containers for member in (item.values() if isinstance(item, dict) else item)]
-    return any(isinstance(item, dict | list) for item in level)
+        containers = [
+            member
+            for item in containers
+            for member in (item.values() if type(item) is dict else item)
+            if isinstance(member, _CONTAINERS)
+        ]
+    return bool(containers)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object that names a member twice")
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

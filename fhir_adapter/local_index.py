@@ -37,6 +37,8 @@ _WITH_STATUS = frozenset({"Task", "ServiceRequest", "ImagingStudy", "DocumentRef
 _REFERENCES = {
     "Provenance": {"target": "target"},
     "Task": {"focus": "focus", "based-on": "basedOn"},
+    "DocumentReference": {"related": "context.related"},
+    "ServiceRequest": {"based-on": "basedOn"},
     "ImagingStudy": {"basedon": "basedOn"},
     "Observation": {"based-on": "basedOn", "encounter": "encounter"},
     "DiagnosticReport": {"based-on": "basedOn", "result": "result"},
@@ -86,6 +88,13 @@ def known_parameters(resource_type: str) -> frozenset[str]:
     return frozenset(known | {"patient", "subject"} if resource_type != "Patient" else known)
 
 
+def parameter_kind(parameter: str) -> str:
+    """Return the type of a search parameter: token, date or reference."""
+    if parameter in ("_lastUpdated", "date"):
+        return "date"
+    return "token" if parameter in ("_id", "identifier", "code", "status") else "reference"
+
+
 def reference_parameters(resource_type: str) -> frozenset[str]:
     """Return the search parameters of a type, beside its patient, that name other resources."""
     return frozenset(_REFERENCES.get(resource_type, ()))
@@ -102,7 +111,11 @@ def index_entries(resource: Mapping[str, Any]) -> Iterator[IndexEntry]:
     if kind in _WITH_STATUS and _text(resource.get("status")):
         yield IndexEntry("status", value=_text(resource.get("status")))
     for parameter, element in _REFERENCES.get(kind, {}).items():
-        yield from _referenced(parameter, resource.get(element))
+        *path, last = element.split(".")
+        holder: Mapping[str, Any] = resource
+        for step in path:
+            holder = _mapping(holder.get(step))
+        yield from _referenced(parameter, holder.get(last))
     if kind in _DATES:
         yield from _dates(resource, _DATES[kind])
 

@@ -7,14 +7,15 @@ parameter is an error, never a wider answer; as on any server ``meta.versionId``
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, SQLColumnExpression, and_, delete, exists, or_
+from sqlalchemy import ColumnElement, Engine, SQLColumnExpression, and_, delete, exists, func, or_
 from sqlmodel import Session, col, select
 
-from domain.errors import PeerRefused, RequestInvalid
+from domain.errors import PeerRefused, RequestInvalid, VersionChanged
 from fhir_adapter.json_text import canonical_json, parse_json, write_json
 from fhir_adapter.local_index import (
     DateBound,
@@ -37,6 +38,47 @@ _Moment = SQLColumnExpression[Any]
 
 # Set by the store on every write; what a sender puts there is not content.
 _OF_THE_STORE = ("versionId", "lastUpdated")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one entry of a transaction.
+
+    Attributes
+    ----------
+    reference : str
+        ``Type/id``.
+    version : str
+        ``meta.versionId`` that is held now.
+    updated : datetime
+        ``meta.lastUpdated`` of it; aware.
+    created, changed : bool
+        Whether it was not here before, and whether a new version was made.
+    """
+
+    reference: str
+    version: str
+    updated: datetime
+    created: bool
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the matches of a search.
+
+    Attributes
+    ----------
+    resources : tuple of RawResource
+    total : int
+        All matches, on every page.
+    last : str
+        Where the next page goes on; empty on the last one.
+    """
+
+    resources: tuple[RawResource, ...]
+    total: int
+    last: str
 
 
 class LocalFhirStore:
@@ -85,6 +127,38 @@ class LocalFhirStore:
             for row in session.exec(statement):
                 yield _raw(row)
 
+    def page(
+        self, resource_type: str, parameters: Iterable[tuple[str, str]], *, size: int, after: str = "", sort: str = "_id"
+    ) -> Page:
+        """Return one page of the matches; only what stands on it is read.
+
+        A page goes on after the last resource of the one before, not at a number: what is written in between moves nothing.
+
+        Parameters
+        ----------
+        resource_type : str
+        parameters : iterable of (str, str)
+            A repeated parameter narrows the matches.
+        size : int
+            At most so many resources; 0 only counts.
+        after : str
+            `Page.last` of the page before.
+        sort : str
+            ``_id``, ``_lastUpdated`` or ``-_lastUpdated``.
+
+        Raises
+        ------
+        RequestInvalid
+            If a parameter is unknown for the type or cannot be read, or `after` is not of a page of this search.
+        """
+        conditions = _conditions(resource_type, parameters)
+        with Session(self._engine) as session:
+            total = session.exec(select(func.count()).select_from(ResourceRow).where(*conditions)).one()
+            statement = select(ResourceRow).where(*conditions, *_behind(after, sort)).order_by(*_order(sort)).limit(size + 1)
+            rows = list(session.exec(statement)) if size else []
+        last = _position(rows[size - 1], sort) if len(rows) > size > 0 else ""
+        return Page(tuple(_raw(row) for row in rows[:size]), total, last)
+
     def search_many(self, searches: Sequence[Search]) -> Iterator[RawResource]:
         """Yield the matches of each search in turn."""
         for search in searches:
@@ -97,15 +171,18 @@ class LocalFhirStore:
         ------
         RequestInvalid
             See `fhir_adapter.local_transaction.plan`.
+        VersionChanged
+            If an entry's ``ifMatch`` names another version than the one that is held.
         """
+        return [written.reference for written in self.write(bundle)]
+
+    def write(self, bundle: Mapping[str, Any]) -> list[Written]:
+        """Store a transaction Bundle as `transact` does, and tell what became of each entry."""
         with Session(self._engine) as session, session.begin():
             _wait_for_other_writers(session)
             writes = plan(bundle, lambda kind, parameters: _find(session, kind, parameters))
             now = self._clock()
-            for write in writes:
-                if write.body is not None:
-                    _store(session, write, now)
-        return [write.reference for write in writes]
+            return [_store(session, write, now) for write in writes]
 
 
 def _wait_for_other_writers(session: Session) -> None:
@@ -122,9 +199,11 @@ def _find(session: Session, kind: str, parameters: Mapping[str, str]) -> list[st
     return [f"{kind}/{identity}" for identity in session.exec(statement)]
 
 
-def _store(session: Session, write: Write, now: datetime) -> None:
+def _store(session: Session, write: Write, now: datetime) -> Written:
     kind, identity = split_reference(write.reference)
-    body = dict(write.body or {})
+    if write.body is None:
+        return _written(session.get_one(ResourceRow, (kind, identity)), changed=False)
+    body = dict(write.body)
     meta = body.get("meta", {})
     if not isinstance(meta, Mapping):
         raise RequestInvalid(found=f"meta of {kind} that is no object", allowed="a Meta", action="correct the resource")
@@ -132,13 +211,13 @@ def _store(session: Session, write: Write, now: datetime) -> None:
     digest = _digest(kind, {**body, "meta": kept})
     row = session.get(ResourceRow, (kind, identity))
     if write.only_version and (row is None or str(row.version) != write.only_version):
-        raise PeerRefused(
+        raise VersionChanged(
             found=f"{kind} in another version than the one that was to be changed",
             allowed="the version that is held now",
             action="read it again and repeat the change: nothing was written",
         )
     if row is not None and row.content_digest == digest:
-        return
+        return _written(row, changed=False)
     version = row.version + 1 if row else 1
     updated = now.astimezone(UTC)
     body["meta"] = {**kept, "versionId": str(version), "lastUpdated": updated.isoformat(timespec="microseconds")}
@@ -163,6 +242,40 @@ def _store(session: Session, write: Write, now: datetime) -> None:
         )
         for entry in index_entries(body)
     )
+    return _written(row, changed=True)
+
+
+def _written(row: ResourceRow, *, changed: bool) -> Written:
+    updated = row.last_updated.replace(tzinfo=UTC)
+    reference, created = f"{row.resource_type}/{row.resource_id}", changed and row.version == 1
+    return Written(reference, str(row.version), updated, created=created, changed=changed)
+
+
+def _order(sort: str) -> tuple[Any, ...]:
+    at, identity = col(ResourceRow.last_updated), col(ResourceRow.resource_id)
+    return {"_id": (identity,), "_lastUpdated": (at, identity), "-_lastUpdated": (at.desc(), identity)}[sort]
+
+
+def _position(row: ResourceRow, sort: str) -> str:
+    return row.resource_id if sort == "_id" else f"{row.last_updated.isoformat()},{row.resource_id}"
+
+
+def _behind(after: str, sort: str) -> list[ColumnElement[bool]]:
+    """Return what holds of the resources behind a position in the order."""
+    at, identity = col(ResourceRow.last_updated), col(ResourceRow.resource_id)
+    if not after:
+        return []
+    if sort == "_id":
+        return [identity > after]
+    moment, _, held = after.partition(",")
+    try:
+        then = datetime.fromisoformat(moment)
+    except ValueError as error:
+        raise RequestInvalid(
+            found="a page of another search", allowed="the next link as it was given", action="search again from the first page"
+        ) from error
+    later = at > then if sort == "_lastUpdated" else at < then
+    return [or_(later, and_(at == then, identity > held))]
 
 
 def _digest(kind: str, content: Mapping[str, Any]) -> str:
@@ -176,11 +289,11 @@ def _digest(kind: str, content: Mapping[str, Any]) -> str:
         ) from error
 
 
-def _conditions(resource_type: str, parameters: Mapping[str, str]) -> list[ColumnElement[bool]]:
+def _conditions(resource_type: str, parameters: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[ColumnElement[bool]]:
     kind = require_resource_type(resource_type)
     known = known_parameters(kind)
     conditions: list[ColumnElement[bool]] = [col(ResourceRow.resource_type) == kind]
-    for name, value in parameters.items():
+    for name, value in parameters.items() if isinstance(parameters, Mapping) else parameters:
         if name not in known:
             raise RequestInvalid(
                 found=f"a search of {kind} by a parameter that the embedded store does not know",

@@ -21,6 +21,10 @@ _DATE_TIME = re.compile(
 )
 
 
+class ImpossibleDate(ValueError):
+    """A date in FHIR's form that no calendar has, such as 2024-02-30. Never leaves the package."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A FHIR date or time.
@@ -56,12 +60,21 @@ def parse_moment(text: object, zone: tzinfo | None) -> Moment:
 
     Raises
     ------
+    ImpossibleDate
+        If it is written as one, and the calendar does not have it.
     ValueError
         If it is none of them.
     """
     matched = _DATE_TIME.fullmatch(text) if isinstance(text, str) else None
     if matched is None:
         raise ValueError("no FHIR date or time")
+    try:
+        return _moment(matched, zone)
+    except (ValueError, calendar.IllegalMonthError) as error:
+        raise ImpossibleDate("a date that no calendar has") from error
+
+
+def _moment(matched: re.Match[str], zone: tzinfo | None) -> Moment:
     year, month, day, clock = int(matched[1]), matched[2], matched[3], matched[4]
     if clock is not None:
         # A leap second exists in FHIR and not in datetime.

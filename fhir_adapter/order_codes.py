@@ -8,6 +8,10 @@ GENERATE = "generate"
 # Task.code of the Tasks that we make ourselves to say what becomes of somebody's order.
 REPORT = "report"
 
+# Who calls $generate, in lists and rules; and Task.identifier of the Task that stands for a call: the id of its order.
+CALLER = "operation"
+ORDER_SYSTEM = "https://veraicon.dev/fhir/order"
+
 ACCESSION, STUDY_UID, SERIES_UID, IMAGES = "accession", "study-uid", "series-uid", "images"
 MODEL, SAMPLES = "model", "samples"
 INPUTS = frozenset({ACCESSION, STUDY_UID, SERIES_UID, IMAGES, MODEL, SAMPLES})

@@ -48,9 +48,20 @@ def standing(raw: RawResource) -> Standing:
     'revoked'
     """
     kind, status = raw.resource_type, raw.body.get("status")
+    if kind == "Task" and _is_report(raw.body):
+        return Standing.NEITHER
     if status in codes.OPEN.get(kind, ()):
         return Standing.OPEN
     return Standing.REVOKED if status in codes.REVOKED.get(kind, ()) else Standing.NEITHER
+
+
+def _is_report(body: Mapping[str, Any]) -> bool:
+    """Tell whether a Task is one that we wrote to say what becomes of an order: it asks for nothing."""
+    code = body.get("code")
+    codings = code.get("coding") if isinstance(code, Mapping) else None
+    report = (codes.TASK_SYSTEM, codes.REPORT)
+    found = [one for one in codings if isinstance(one, Mapping)] if isinstance(codings, list) else []
+    return any((one.get("system"), one.get("code")) == report for one in found)
 
 
 def order_of_resource(raw: RawResource, sender: str, now: datetime) -> Order:
@@ -174,7 +185,14 @@ def _task(order: Order, body: Mapping[str, Any]) -> Order:
             order = with_parameter(order, name, value)
         for name in codes_in(_object(item, "type"), codes.MEASUREMENT_SYSTEM):
             order = replace(order, asked=(*order.asked, asked_value(name, value)))
-    return order
+    return _of_call(order, body)
+
+
+def _of_call(order: Order, body: Mapping[str, Any]) -> Order:
+    """Return the order of the call of ``$generate`` for which a Task stands, if it is one: the call asks, not its Task."""
+    call = replace(order, origin=OrderOrigin.OPERATION, sender=codes.CALLER, kind="$generate", codes=())
+    named = {value for item, value in _identifiers(body) if item.get("system") == codes.ORDER_SYSTEM}
+    return call if call.order_id in named else order
 
 
 def _service_request(order: Order, body: Mapping[str, Any]) -> Order:

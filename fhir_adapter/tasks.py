@@ -106,7 +106,7 @@ def report_task(order: Order, progress: Progress) -> Json:
 def requested_task(order: Order, task_id: str) -> Json:
     """Return the Task that stands for a call of ``$generate``: the caller polls it.
 
-    It says what was asked for, so that the order can be read back from it.
+    It says what was asked for, and by its identifier that it is the call's, so that the very same order is read back from it.
     """
     inputs = [(codes.STUDY_UID, order.study_uid), (codes.SERIES_UID, order.series_uid), (codes.ACCESSION, order.accession)]
     texts = [*inputs, (codes.MODEL, order.model)]
@@ -118,6 +118,7 @@ def requested_task(order: Order, task_id: str) -> Json:
         "resourceType": "Task",
         "id": task_id,
         "meta": {"tag": [_SYNTHETIC]},
+        "identifier": [{"system": codes.ORDER_SYSTEM, "value": order.order_id}],
         "status": "received",
         "intent": "order",
         "code": {"coding": [{"system": codes.TASK_SYSTEM, "code": codes.GENERATE}], "text": "Generate synthetic volumes"},

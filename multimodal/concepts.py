@@ -190,6 +190,8 @@ def _pick_from_ehr(concept: Concept, facts: Sequence[ClinicalFact]) -> PickedVal
     """Return the latest value, or why there is none."""
     if not facts:
         return "not in the snapshot"
+    # An order, a study or a report may have the name of what was measured: it stands for the number only where there is none.
+    facts = [fact for fact in facts if isinstance(fact.value, int | float) and not isinstance(fact.value, bool)] or facts
     if {"left", "right"} <= {side_of(fact) for fact in facts}:
         return "ambiguous side"
     latest = max(facts, key=lambda fact: (fact.effective_at or _EARLIEST, fact.source_reference))
@@ -260,7 +262,7 @@ def _is_named(fact: ClinicalFact, name: Coding | str) -> bool:
 
 
 def _was_true(fact: ClinicalFact, context: ClinicalContext) -> bool:
-    return fact.effective_at is None or fact.effective_at <= context.as_of
+    return not fact.negated and (fact.effective_at is None or fact.effective_at <= context.as_of)
 
 
 def _concept(kind: str) -> Concept:

@@ -89,7 +89,7 @@ def embed(ds: Dataset, jws: str, provenance_reference: str, proof: InstanceProof
     jws : str
         Compact JWS of the statement.
     provenance_reference : str
-        ``Provenance/<id>``, or the absolute URL of the resource.
+        ``Provenance/<id>``.
     proof : InstanceProof
         Of this instance, in the tree whose root the statement holds.
 

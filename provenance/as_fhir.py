@@ -9,6 +9,7 @@ The resources hang together so that one signature covers them all:
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime
 
 from domain.attestation import ProvenanceStatement
@@ -34,10 +35,17 @@ CARD_NAMES = ("model-card", "model-card-chai")
 DOCUMENT_NAMES = (*CARD_NAMES, "parameters", "attestation")
 
 
-def render_resources(statement: ProvenanceStatement, publication: Publication, card: ModelCard) -> list[Json]:
+def render_resources(
+    statement: ProvenanceStatement, publication: Publication, card: ModelCard, *, wado_url: str = ""
+) -> list[Json]:
     """Return what the attestation covers: Patient, Device, model card in both forms, generation parameters, ImagingStudy.
 
     Each reference between them stands behind what it refers to, as a server that checks references needs it.
+
+    Parameters
+    ----------
+    wado_url : str
+        Where the instances can be had by WADO-RS: an Endpoint says so. Empty: no Endpoint, since nothing is known of one.
 
     Raises
     ------
@@ -46,15 +54,17 @@ def render_resources(statement: ProvenanceStatement, publication: Publication, c
 
     References
     ----------
-    FHIR R4 Patient, Device, DocumentReference, ImagingStudy.
+    FHIR R4 Patient, Device, DocumentReference, Endpoint, ImagingStudy.
     """
+    endpoints = [wado_endpoint(statement, wado_url)] if wado_url else []
     return [
         synthetic_patient(statement.request_id, publication.series),
         ai_device(statement),
         model_card_document(statement, card),
         chai_card_document(statement, card),
         parameters_document(statement),
-        imaging_study(statement),
+        *endpoints,
+        imaging_study(statement, endpoints),
     ]
 
 
@@ -166,16 +176,42 @@ def attestation_document(statement: ProvenanceStatement, jws: str, sidecar: byte
     ) | {"subject": _reference(statement, "Patient"), "context": {"related": [_reference(statement, "ImagingStudy")]}}
 
 
-def imaging_study(statement: ProvenanceStatement) -> Json:
-    """Return the ImagingStudy of everything that was generated: images, segmentation, summary."""
+def wado_endpoint(statement: ProvenanceStatement, address: str) -> Json:
+    """Return the Endpoint where the study's instances can be had.
+
+    References
+    ----------
+    FHIR R4 Endpoint; PS3.18 chapter 10 (the address is the base URI of the DICOMweb service).
+    """
+    return marked(
+        {
+            "resourceType": "Endpoint",
+            "id": derive_fhir_id(statement.request_id, "Endpoint"),
+            "status": "active",
+            "connectionType": dict(codes.WADO_RS),
+            "name": "Synthetic images (DICOMweb)",
+            "payloadType": [{"text": "DICOM instances"}],
+            "payloadMimeType": ["application/dicom"],
+            "address": address,
+        }
+    )
+
+
+def imaging_study(statement: ProvenanceStatement, endpoints: Sequence[Json] = ()) -> Json:
+    """Return the ImagingStudy of everything that was generated: images, segmentation, summary.
+
+    It is of the synthetic patient and says nothing of an order: ``basedOn`` would lead from it to the real patient.
+    """
     listed = [_listed_series(statement, series) for series in statement.all_series]
+    modalities = {series["modality"]["code"]: series["modality"] for series in listed}
+    reached = {"endpoint": [{"reference": reference_to(one)} for one in endpoints]} if endpoints else {}
     return marked(
         {
             "resourceType": "ImagingStudy",
             "id": derive_fhir_id(statement.request_id, "ImagingStudy"),
             "identifier": [uid_identifier(statement.series.study_uid)],
             "status": "available",
-            "modality": [series["modality"] for series in listed],
+            "modality": list(modalities.values()),
             "subject": _reference(statement, "Patient"),
             "started": instant(statement.generated_at),
             "numberOfSeries": len(listed),
@@ -183,6 +219,7 @@ def imaging_study(statement: ProvenanceStatement) -> Json:
             "description": "Synthetic volume made by a generator: not for clinical use",
             "series": listed,
         }
+        | reached
     )
 
 

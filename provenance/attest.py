@@ -24,7 +24,7 @@ from provenance.digesting.series_tree import SeriesTree, instance_entry, instanc
 from provenance.digests import resource_content, resource_digest
 from provenance.fhir_codes import Json
 from provenance.log_proof import LogProof, proof_to_json
-from provenance.signing import ATTESTATION_KIND, PROVENANCE_KIND, SigningKey, verify
+from provenance.signing import ATTESTATION_KIND, PROVENANCE_KIND, SigningKey, key_id_of, verify
 from provenance.statement import from_claims, provenance_reference, to_claims
 
 ATTESTATION_VERSION = "veraicon-attestation/2"
@@ -44,6 +44,7 @@ def attest(
     now: datetime,
     organization: str,
     enter: Callable[[str], LogProof],
+    wado_url: str = "",
 ) -> tuple[Attestation, list[Json]]:
     """Return the attestation and the FHIR resources to publish with it, in the order in which they refer to each other.
 
@@ -63,6 +64,8 @@ def attest(
         Name of the custodian.
     enter : callable
         Enters the JWS of the attestation in the log and returns the proof of it; a repeat must enter it once only.
+    wado_url : str
+        DICOMweb address of whoever holds the instances; empty where it is not known.
 
     Raises
     ------
@@ -71,10 +74,9 @@ def attest(
         series.
     """
     _require_agreement(statement, publication, card)
-    resources = render_resources(statement, publication, card)
+    resources = render_resources(statement, publication, card, wado_url=wado_url)
     digests = tuple(ResourceDigest(reference_to(one), resource_digest(one)) for one in resources)
-    jws = key.sign(_payload(statement, publication, digests, now, organization), kind=ATTESTATION_KIND)
-    proof = proof_to_json(enter(jws))
+    jws, proof = _entered(_payload(statement, publication, digests, now, organization), key, enter)
     provenance = unsigned_provenance(statement, jws, now=now, organization=organization)
     # Everything but `signature` and the narrative is signed; a server's own meta is not.
     detached = key.sign_detached(resource_content(provenance, without_signature=True), kind=PROVENANCE_KIND)
@@ -87,10 +89,22 @@ def attest(
         resources=digests,
         jws=jws,
         attested_at=now,
-        log=proof,
+        log=proof_to_json(proof),
     )
     document = attestation_document(statement, jws, canonical_json(sidecar(attestation)))
     return attestation, [*resources, document, provenance]
+
+
+def _entered(payload: Mapping[str, Any], key: SigningKey, enter: Callable[[str], LogProof]) -> tuple[str, LogProof]:
+    """Sign an attestation and enter it; a key that was replaced in between has its successor sign."""
+    jws = key.sign(payload, kind=ATTESTATION_KIND)
+    try:
+        return jws, enter(jws)
+    except VerificationFailed:
+        if key.kid == key_id_of(jws):
+            raise
+    jws = key.sign(payload, kind=ATTESTATION_KIND)
+    return jws, enter(jws)
 
 
 def sidecar(attestation: Attestation) -> dict[str, Any]:

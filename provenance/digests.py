@@ -28,6 +28,8 @@ from provenance.digesting.canonical_dataset import canonical_bytes
 _PIXEL_DATA = 0x7FE00010
 # MAC Parameters and Digital Signatures: a signature covers our block, and the block holds this digest, so it cannot cover them.
 SIGNATURE_TAGS = frozenset({0x4FFE0001, 0xFFFAFFFA})
+# Extended Offset Table, and its lengths: where each compressed frame begins (PS3.3 section C.7.6.3.1.8).
+OFFSET_TAGS = frozenset({0x7FE00001, 0x7FE00002})
 # An instance that claims more is refused before anything of this size is allocated.
 _MAX_PIXEL_BYTES = 2**32
 # Deflation ends with the reading of the file.
@@ -115,8 +117,9 @@ def dataset_digest(ds: Dataset) -> str:
     """Return the digest of every attribute but Pixel Data, our own signed block and DICOM Digital Signatures.
 
     Digested is the Explicit VR Little Endian encoding (PS3.5 section A.2) of the data set with explicit lengths, without file
-    meta information, group lengths, Data Set Trailing Padding, and the padding of values. Private attributes of others count
-    as UN, which is what they become on their way through Implicit VR. So the digest does not depend on the transfer syntax;
+    meta information, group lengths, Data Set Trailing Padding, the padding of values and the offsets of compressed frames: what
+    these may hold, `around_dataset` says. Private attributes of others count as UN, which is what they become on their way
+    through Implicit VR. So the digest does not depend on the transfer syntax;
     any other change (a value, an attribute more or less, another character set) changes it.
 
     Raises
@@ -129,7 +132,10 @@ def dataset_digest(ds: Dataset) -> str:
     DICOM PS3.5 sections 6.2 (padding), 7.8 (private attributes), A.2.
     """
     try:
-        content = canonical_bytes(ds, frozenset(map(int, block_tags(ds))) | SIGNATURE_TAGS | {_PIXEL_DATA})
+        left_out = frozenset(map(int, block_tags(ds))) | SIGNATURE_TAGS | {_PIXEL_DATA}
+        if _transfer_syntax(ds).is_encapsulated:
+            left_out |= OFFSET_TAGS  # they are of the compressed form, as the pixels' own offset table is
+        content = canonical_bytes(ds, left_out)
     except (
         AttributeError,
         KeyError,

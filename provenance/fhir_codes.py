@@ -56,6 +56,12 @@ SIGNATURE_FORMAT = "application/jose"
 DICOM_UID = "urn:dicom:uid"
 URI = "urn:ietf:rfc:3986"
 MODALITY = "http://dicom.nema.org/resources/ontology/DCM"
+# Endpoint.connectionType.
+WADO_RS = {
+    "system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type",
+    "code": "dicom-wado-rs",
+    "display": "DICOM WADO-RS",
+}
 
 
 def concept(coding: Json) -> Json:

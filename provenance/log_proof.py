@@ -17,9 +17,9 @@ from datetime import datetime
 from typing import Any
 
 from domain.errors import VerificationFailed
-from provenance.canonical import canonical_json, instant, require_digest
+from provenance.canonical import canonical_json, from_base64url, instant, require_digest
 from provenance.digesting.merkle import HASH_BYTES, leaf_hash, require_consistent, root_of_inclusion
-from provenance.signatures.keyring import require_valid_at
+from provenance.signatures.keyring import require_valid_at, without_times
 from provenance.signing import TREE_HEAD_KIND, SigningKey, key_id_of, verify
 
 ENTRY_VERSION = "veraicon-log-entry/1"
@@ -137,11 +137,31 @@ def verified_head(jws: str, keys: Mapping[str, Any]) -> TreeHead:
     VerificationFailed
         If the signature does not hold, its key was not valid then, or the payload is no tree head.
     """
-    payload = verify(jws, keys, kind=TREE_HEAD_KIND)
+    head = _head(verify(jws, keys, kind=TREE_HEAD_KIND), jws)
+    require_valid_at(key_id_of(jws), keys, head.signed_at)
+    return head
+
+
+def claimed_head(jws: str) -> TreeHead:
+    """Return what a tree head says, not verified: for whoever learns from the log itself which keys may sign it.
+
+    Raises
+    ------
+    VerificationFailed
+        If it is no tree head.
+    """
+    try:
+        payload = json.loads(from_base64url(jws.split(".")[1]))
+    except (ValueError, IndexError, RecursionError) as error:
+        raise _not_logged("a tree head that is no JWS") from error
+    return _head(payload, jws)
+
+
+def _head(payload: Mapping[str, Any], jws: str) -> TreeHead:
     try:
         if payload["version"] != HEAD_VERSION or not _is_count(payload["size"]):
             raise ValueError("version or size")
-        head = TreeHead(
+        return TreeHead(
             log_id=str(payload["logId"]),
             size=payload["size"],
             root=_hash(payload["root"]),
@@ -150,8 +170,6 @@ def verified_head(jws: str, keys: Mapping[str, Any]) -> TreeHead:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _not_logged("a signed tree head of another form") from error
-    require_valid_at(key_id_of(jws), keys, head.signed_at)
-    return head
 
 
 def proof_to_json(proof: LogProof) -> dict[str, Any]:
@@ -259,12 +277,14 @@ def _parsed(content: object, keys: Mapping[str, Any]) -> LogProof:
     if not _is_count(content["index"]) or not isinstance(content["entry"], Mapping):
         raise ValueError("index or entry")
     previous = content["previous"]
+    # The head above vouches for it: the tree before is the beginning of its own, whatever became of that key since.
+    before = None if previous is None else verified_head(previous, without_times(keys))
     return LogProof(
         entry=canonical_json(content["entry"]),
         index=content["index"],
         path=_hashes(content["path"]),
         head=verified_head(content["head"], keys),
-        previous=None if previous is None else verified_head(previous, keys),
+        previous=before,
         consistency=_hashes(content["consistency"]),
     )
 

@@ -18,7 +18,7 @@ from provenance.canonical import from_base64url, instant, named_information, sha
 from provenance.digests import resource_content
 from provenance.fhir_codes import Json, concept, marked, uri_identifier
 from provenance.recall_notice import RecallReason
-from provenance.signing import PROVENANCE_KIND, SigningKey, verify_detached
+from provenance.signing import PROVENANCE_KIND, SigningKey, key_id_of, verify_detached
 
 ENTERED_IN_ERROR = "entered-in-error"
 
@@ -28,7 +28,7 @@ NULLIFY = {"system": "http://terminology.hl7.org/CodeSystem/v3-DataOperation", "
 RECALL_REASON = "https://veraicon.dev/CodeSystem/recall-reason"
 
 # Types with a status that can say so; a Patient of ours stays, since other resources refer to it.
-_WITH_STATUS = frozenset({"ImagingStudy", "DocumentReference", "Device"})
+_WITH_STATUS = frozenset({"ImagingStudy", "DocumentReference", "Device", "Endpoint"})
 
 
 def nullified(resource: Mapping[str, Any]) -> Json | None:
@@ -36,7 +36,7 @@ def nullified(resource: Mapping[str, Any]) -> Json | None:
 
     References
     ----------
-    FHIR R4 ImagingStudy.status, DocumentReference.status and docStatus, Device.status.
+    FHIR R4 ImagingStudy.status, DocumentReference.status and docStatus, Device.status, Endpoint.status.
     """
     kind = resource.get("resourceType")
     if kind not in _WITH_STATUS or resource.get("status") == ENTERED_IN_ERROR:
@@ -125,8 +125,8 @@ def is_recall_of(provenance: Mapping[str, Any], superseded: str) -> bool:
     return "NULLIFY" in activity and superseded in named
 
 
-def require_signed(provenance: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
-    """Check the signature of a recall's Provenance.
+def require_signed(provenance: Mapping[str, Any], keys: Mapping[str, Any]) -> str:
+    """Check the signature of a recall's Provenance, and return the id of the key that made it.
 
     Raises
     ------
@@ -144,3 +144,4 @@ def require_signed(provenance: Mapping[str, Any], keys: Mapping[str, Any]) -> No
             action="do not trust it; ask who wrote it",
         ) from error
     verify_detached(detached, resource_content(provenance, without_signature=True), keys, kind=PROVENANCE_KIND)
+    return key_id_of(detached)

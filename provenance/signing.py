@@ -314,7 +314,8 @@ def _bad_key(found: str) -> ConfigurationError:
     return ConfigurationError(
         found=found,
         allowed="an ECDSA P-384 private key as PEM or JWK, in a file that its owner can read",
-        action="give another key, or move the file away to have a new key made; published series keep naming the old one",
+        action="give the key again; only where it is lost, move the file away to have a new key made. Published series keep "
+        "naming the old one, and witnesses of the log have to be given the new one by hand",
     )
 
 

@@ -32,6 +32,7 @@ from provenance.checks.recalls import check_recalled
 from provenance.checks.series import check_complete, summaries
 from provenance.log_proof import LogProof
 from provenance.report import Claim, Truth, VerificationReport, judge, unknown
+from provenance.signatures.keyring import keys_of_site
 from provenance.signing import key_id_of
 from provenance.statement import SignedClaims
 
@@ -159,6 +160,7 @@ def verify_provenance(
 ) -> VerificationReport:
     """Verify a Provenance resource, and with the sidecar also what it is about and the resources published with it."""
     given = beside or Beside(attestation=attestation, resources=resources)
+    keys = _keys_of_attestation(given.attestation, keys)
     attested, attestation_claim = check_attestation(given.attestation, keys)
     signed = attested.statement if attested else None
     about = partial(check_about, resource, signed) if attested else partial(unknown, "no valid sidecar was given")
@@ -183,6 +185,7 @@ def verify_sidecar(
 ) -> VerificationReport:
     """Verify the sidecar of a series, and the FHIR resources that were published with it where they are given."""
     given = beside or Beside(resources=resources)
+    keys = _keys_of_attestation(content, keys)
     attested, claim = check_attestation(content, keys)
     signed = attested.statement if attested else None
     proofs: list[LogProof] = []
@@ -203,6 +206,7 @@ _REQUIRED = frozenset({names.SIGNED, names.IN_SERIES, names.PIXELS})
 
 def _claims_beside(signed: SignedClaims | None, kid: str, keys: Json, beside: Beside) -> list[Claim]:
     """Claims about the Provenance, the sidecar and the resources that came with an instance or a series."""
+    keys = keys_of_site(kid, keys) if kid else _keys_of_attestation(beside.attestation, keys)
     attested, attestation_claim = check_attestation(beside.attestation, keys)
     proofs: list[LogProof] = []
     logged = judge(names.IN_LOG, partial(check_logged, beside.attestation, attested, keys, proofs))
@@ -220,6 +224,12 @@ def _claims_beside(signed: SignedClaims | None, kid: str, keys: Json, beside: Be
         judge(names.PROV_JSON, partial(check_prov, attested, beside.prov)),
         judge(names.NOT_RECALLED, _recalled(signed, attested.digest if attested else "", keys, beside)),
     ]
+
+
+def _keys_of_attestation(content: Json | None, keys: Json) -> Json:
+    """The keys of the site that attested: no other one speaks for it."""
+    jws = content.get("jws") if isinstance(content, Mapping) else None
+    return keys_of_site(key_id_of(jws), keys) if isinstance(jws, str) else keys
 
 
 def _timely(moments: Moments, keys: Json, beside: Beside) -> list[Claim]:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,67 @@ def fewer_stated(case: Case) -> None:
     lowered = with_payload(lambda claims: claims["series"]["instances"].update(count=IMAGES - 1))
     for number in range(len(case.files)):
         element(0x02, lowered, number)(case)
+
+
+def twin_before(kind: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Case], None]:
+    """A changed copy of a resource in front of the true one."""
+
+    def edit(bundle: dict[str, Any]) -> None:
+        true = next(one for one in bundle["entry"] if one["resource"]["resourceType"] == kind)
+        twin = json.loads(json.dumps(true))
+        change(twin["resource"])
+        bundle["entry"].insert(0, twin)
+
+    return lambda case: case.edit_json(BUNDLE, edit)
+
+
+def stranger_in_bundle(case: Case) -> None:
+    stranger = {"resource": {"resourceType": "Observation", "id": "stranger", "status": "final"}}
+    case.edit_json(BUNDLE, lambda bundle: bundle["entry"].append(stranger))
+
+
+def member_twice(case: Case) -> None:
+    """Of two members of one name, the first reader sees one and the second the other."""
+    path = case.folder / PROVENANCE
+    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"activity":{"text":"a real scan"},', 1), encoding="utf-8")
+
+
+def hide_in_signature(ds: Dataset) -> None:
+    """A name in an item of an item, where the statement's digest does not look."""
+    hidden, signed, parameters = Dataset(), Dataset(), Dataset()
+    hidden.PatientName = "Real^Person"
+    signed.DigitalSignaturePurposeCodeSequence = [hidden]
+    ds.DigitalSignaturesSequence, ds.MACParametersSequence = [signed], [parameters]
+
+
+def of_another_file(content: bytes) -> bytes:
+    """The SOP Instance UID stands in the file meta information first."""
+    uid = str(dcmread(BytesIO(content)).SOPInstanceUID).encode()
+    return content.replace(uid, uid[:-1] + (b"1" if uid[-1:] != b"1" else b"2"), 1)
+
+
+def preamble(content: bytes) -> bytes:
+    return b"Real^Person".ljust(128) + content[128:]
+
+
+def without_preamble(case: Case) -> None:
+    (case.folder / "series" / "IM0099").write_bytes(case.files[0].read_bytes()[132:])
+
+
+def attested_by_another_site(case: Case) -> None:
+    """Two sites are trusted, and one of them attests to what the other one made."""
+    case.keys["keys"] = [{**one, "site": site} for site, key in (("a", KEY), ("b", OTHER)) for one in key.public_jwks()["keys"]]
+    attestation(signed_again(ATTESTATION_KIND, OTHER))(case)
+
+
+def recall_by_a_stopped_key(case: Case) -> None:
+    stopped = {"exp": int((NOW - timedelta(days=1)).timestamp())}
+    case.keys["keys"] += [{**one, **stopped} for one in OTHER.public_jwks()["keys"]]
+    notice = sign_notice(
+        OTHER, recall_id="r-1", recalled_at=NOW, by="thief", reason=RecallReason.SAFETY, note="", selection={},
+        recalled=[RecalledOutput("request-1", "1.2", ())],
+    )  # fmt: skip
+    (case.folder / f"r-1{NOTICE_SUFFIX}").write_text(notice, encoding="ascii")
 
 
 def not_canonical(jws: str) -> str:

@@ -14,9 +14,11 @@ from veraicon.commands import (
     archive,
     cards,
     checking,
+    cohort,
     conformance,
     datasets,
     exporting,
+    hl7v2,
     jobs,
     keys,
     log,
@@ -30,6 +32,7 @@ from veraicon.commands import (
     series,
     serving,
     subscriptions,
+    webhooks,
 )
 from veraicon.commands.console import Invocation, complain
 
@@ -55,7 +58,9 @@ app.command()(making.train)
 app.add_typer(jobs.app, name="job")
 app.add_typer(orders.app, name="order")
 app.add_typer(orders.rules, name="rules")
+app.add_typer(hl7v2.app, name="hl7v2")
 app.add_typer(subscriptions.app, name="subscriptions")
+app.add_typer(webhooks.app, name="webhook")
 app.add_typer(series.app, name="series")
 app.add_typer(provenance.app, name="provenance")
 app.add_typer(archive.app, name="archive")
@@ -70,6 +75,7 @@ app.add_typer(marks.app, name="marks")
 app.add_typer(marks.watermark, name="watermark")
 app.add_typer(conformance.app, name="conformance")
 app.add_typer(datasets.app, name="dataset")
+app.add_typer(cohort.app, name="cohort")
 
 
 @app.callback()

@@ -21,10 +21,14 @@ from domain.errors import ConfigurationError, VeraiconError, WeightsRejected
 from fhir_adapter.client import FhirClient
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card
 from provenance.signing import key_id_of
+from veraicon.fhir_server import look_at_fhir_server, look_at_scopes
 from veraicon.marking import content_credentials, dicom_signer
+from veraicon.orders.hl7v2 import hl7v2_peer
 from veraicon.ports import is_serving, look_at_node, look_at_port
 from veraicon.sections import NodeSettings, StorageSettings
+from veraicon.sections_hl7v2 import Hl7v2DestinationSettings, Hl7v2Settings
 from veraicon.settings import Settings
+from veraicon.subscriptions.examining import examine_watch
 from veraicon.transparency.evidence import attestations
 from veraicon.wiring import Site, listener_context, open_site, peer_of, web_peer_of
 
@@ -81,6 +85,10 @@ def _look_at(site: Site) -> Iterator[Check]:
     yield _run("attestation keys", lambda: _attestation_keys(site))
     yield _run("transparency log", lambda: _log_end(site))
     yield _run("FHIR", lambda: _fhir(site))
+    if site.settings.fhir.client_id:
+        yield _run("FHIR token", lambda: look_at_scopes(site.settings))
+    for criteria in site.settings.subscriptions.criteria:
+        yield _run(f"subscription {criteria}", partial(examine_watch, site, criteria))
     if site.settings.node.tls_certificate:
         yield _run("DICOM certificate", lambda: _certificate(site.settings.node))
     marks = site.settings.provenance
@@ -96,6 +104,8 @@ def _look_at(site: Site) -> Iterator[Check]:
             yield _run(f"source {source.name}", partial(_echo, peer_of(source, site.settings.node)))
     for web in site.settings.dicomweb:
         yield _run(f"DICOMweb {web.name}", partial(_probe, web_peer_of(web)))
+    for engine in site.settings.hl7v2_destinations:
+        yield _run(f"HL7 v2 destination {engine.name}", partial(_connect, engine, site.settings.hl7v2))
     yield _run("storage", lambda: _room(site.settings.storage))
 
 
@@ -105,6 +115,10 @@ def _ports(settings: Settings) -> Iterator[Check]:
         yield _run("DICOM port", partial(look_at_node, node, serving=serving))
     if node.tls_port:
         yield _run("DICOM port with TLS", partial(look_at_port, node.host, node.tls_port, serving=serving))
+    hl7v2 = settings.hl7v2
+    for name, port in (("HL7 v2 port", hl7v2.port), ("HL7 v2 port with TLS", hl7v2.tls_port)):
+        if port:
+            yield _run(name, partial(look_at_port, hl7v2.host, port, serving=serving))
     yield _run("HTTP port", partial(look_at_port, settings.http.host, settings.http.port, serving=serving))
 
 
@@ -141,6 +155,11 @@ def _attestation_keys(site: Site) -> str:
 def _log_end(site: Site) -> str:
     head = site.log.require_sound_end()
     return f"{head.size} entries, the last tree head is signed and has their root"
+
+
+def _connect(remote: Hl7v2DestinationSettings, ours: Hl7v2Settings) -> str:
+    hl7v2_peer(remote, ours).probe()
+    return "takes connections"
 
 
 def _echo(peer: Peer) -> str:
@@ -187,8 +206,7 @@ def _weights(settings: Settings) -> str:
 
 def _fhir(site: Site) -> str:
     if isinstance(site.fhir, FhirClient):
-        next(iter(site.fhir.search("Patient", {"_count": "1"})), None)
-        return f"{site.settings.fhir.base_url} answers"
+        return look_at_fhir_server(site.fhir, site.settings.fhir)
     with site.engine.connect() as connection:
         connection.execute(sa.text("SELECT 1"))
     return "our own store"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import RequestInvalid, UnreadableInstance
-from fhir_adapter.json_text import parse_json
+from fhir_adapter.json_text import parse_json_once
 
 
 def dicom_files(target: Path) -> list[Path]:
@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file cannot be read or holds no JSON object.
     """
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json_once(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RequestInvalid(
             found=f"{path.name}, which cannot be read as JSON", allowed="a JSON object", action="check the file"

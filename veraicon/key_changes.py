@@ -6,17 +6,18 @@ its own time, so its handover is the same document again; the old key signs unti
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from domain.errors import ConfigurationError, RequestInvalid
 from provenance.log_proof import KEY_ENTRY
-from provenance.signatures.keyring import REASONS, RetiredKey, sign_handover, sign_revocation
+from provenance.signatures.keyring import REASONS, RetiredKey, sign_handover, sign_retirement, sign_revocation
 from provenance.signing import SigningKey
 from veraicon import faults
 from veraicon.artifacts import BYTES, save
-from veraicon.site_keys import KeyStore, from_environment
+from veraicon.site_keys import KeyStore, from_environment, stop_after
 from veraicon.transparency.log import TransparencyLog
 
 
@@ -50,7 +51,7 @@ def rotate(store: KeyStore, log: TransparencyLog, *, keep: bool = False, to: Pat
     ----------
     store : KeyStore
     log : TransparencyLog
-        Gets the handover: the old key signs the public half of the new one.
+        Gets the handover, in which the old key signs the public half of the new one, and when the old one stops.
     keep : bool
         Keep the old private key, beside the retired ones; else it is deleted (which no file system promises to be for ever).
     to : Path or None
@@ -73,12 +74,28 @@ def rotate(store: KeyStore, log: TransparencyLog, *, keep: bool = False, to: Pat
         kept = store.retired.parent / "kept" / f"{old.kid}.jwk"
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         save(kept, BYTES, store.file.read_bytes())
-    # The log's own time may be ahead of this machine's: no head that the old key signed may come to lie behind its end.
-    retired = store.retire(old, at=max(datetime.now(UTC), log.head().signed_at))
+    stopped_at = _log_stop(log, old, new)
+    faults.reach("rotate:told")
+    retired = store.retire(old, stopped_at=stopped_at)
     faults.reach("rotate:retired")
     if to is None:
         store.load()  # puts the successor in place
     return Rotation(old.kid, new.kid, retired.stopped_at, proof.index, in_place=to is None)
+
+
+def _log_stop(log: TransparencyLog, old: SigningKey, new: SigningKey) -> datetime:
+    """Enter when the old key stops, by its successor's word, and return it: witnesses learn it from there.
+
+    The log's own time may be ahead of this machine's, and an entry may have to wait: no head that the old key signed may come
+    to lie behind its end. Of several such entries the last one counts.
+    """
+    for tries in itertools.count():
+        stopped_at = stop_after(max(datetime.now(UTC), log.head().signed_at) + timedelta(seconds=2**tries - 1))
+        retired = RetiredKey(old.public_jwks()["keys"][0], stopped_at)
+        log.enter(KEY_ENTRY, sign_retirement(new, retired, datetime.now(UTC)))
+        if max(datetime.now(UTC), log.head().signed_at) < stopped_at:
+            break
+    return stopped_at
 
 
 def revoke(
@@ -100,7 +117,7 @@ def revoke(
     Raises
     ------
     RequestInvalid
-        If it is the key that signs, no key of ours, revoked already, or the reason is another.
+        If it is the key that signs, no key of ours, revoked since no later moment already, or the reason is another.
     """
     if reason not in REASONS:
         raise RequestInvalid(found=f"the reason {reason[:20]!r}", allowed=", ".join(REASONS), action="give one of these")
@@ -109,13 +126,13 @@ def revoke(
             found="the key that signs", allowed="a key that was retired", action="run `veraicon keys rotate`, then revoke it"
         )
     found = [key for key in store.retired_keys() if key.kid.startswith(kid)]
-    if len(found) != 1 or found[0].revoked_at is not None:
+    moment = datetime.fromtimestamp(int((since or datetime.now(UTC)).timestamp()), UTC)
+    if len(found) != 1 or (found[0].revoked_at is not None and found[0].revoked_at <= moment):
         raise RequestInvalid(
             found=f"{len(found)} retired keys whose ids start so" if len(found) != 1 else "a key that is revoked already",
-            allowed="one retired key that is not revoked",
-            action="see `veraicon keys list`",
+            allowed="one retired key that is not revoked, or revoked since a later moment",
+            action="see `veraicon keys list`; --since takes an earlier moment",
         )
-    moment = datetime.fromtimestamp(int((since or datetime.now(UTC)).timestamp()), UTC)
     revoked = replace(found[0], revoked_at=moment, reason=reason)
     log.enter(KEY_ENTRY, sign_revocation(current, revoked, datetime.now(UTC)))
     store.write(revoked)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydicom import Dataset, dcmread
 
@@ -93,6 +94,7 @@ class Publisher:
     destinations: tuple[Destination, ...]
     fhir: FhirStore
     key: SigningKey
+    keys: Callable[[], Mapping[str, Any]]
     card: Callable[[], ModelCard]
     organization: str
     issuer: str
@@ -104,6 +106,7 @@ class Publisher:
     outputs: Outputs
     marks: PixelMarks = field(default_factory=PixelMarks)
     signer: DicomSigner | None = None
+    wado_url: str = ""
 
     def publish(
         self,
@@ -152,7 +155,7 @@ class Publisher:
         self.outputs.require_not_recalled_meanwhile(request.request_id)
         content = sidecar(prepared.attestation)
         (folder.folder / SIDECAR_NAME).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        lineage = of_sidecar(content, self.key.public_jwks())
+        lineage = of_sidecar(content, self.keys())  # a key may have signed it that was replaced since
         (folder.folder / PROV_NAME).write_text(to_prov_json(lineage), encoding="utf-8")
         return prepared.attestation
 
@@ -225,6 +228,7 @@ class Publisher:
             now=now,
             organization=self.organization,
             enter=self.enter,
+            wado_url=self.wado_url,
         )
         faults.reach("attested:logged")
         return PreparedAttestation(attestation, json.dumps(publication_bundle(resources)))

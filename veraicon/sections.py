@@ -68,14 +68,65 @@ class HttpSettings(_Section):
     port: Port = Field(8080, description="HTTP port")
     token: SecretStr = Field(SecretStr(""), description="bearer token that callers must send; empty: loopback only")
     max_instance_mib: int = Field(1024, ge=1, le=4095, description="longest instance that DICOMweb takes (STOW-RS)")
+    issuer: str = Field("", description="authorization server whose JWTs callers may send (claim iss); empty: none")
+    audience: str = Field("", description="what its tokens for us name as aud, such as https://veraicon.example/fhir")
+    jwks_url: str = Field("", pattern=r"^(https?://[^\s@]+)?$", description="its public keys (JWKS)")
+    jwks_file: str = Field("", description="or a file that holds them")
+    algorithms: tuple[Literal["ES384", "RS384", "ES256", "RS256"], ...] = Field(
+        ("ES384", "RS384"), min_length=1, description="of its signatures: ES384, RS384, ES256, RS256"
+    )
+    leeway_s: float = Field(30.0, ge=0, le=300, description="by which its clock and ours may differ")
+
+    @model_validator(mode="after")
+    def _issuer_has_keys(self) -> HttpSettings:
+        if self.issuer and not self.audience:
+            raise ValueError("issuer needs audience: without it a token for another service would open ours")
+        if self.issuer and bool(self.jwks_url) == bool(self.jwks_file):
+            raise ValueError("issuer needs one of jwks_url and jwks_file")
+        if (self.audience or self.jwks_url or self.jwks_file) and not self.issuer:
+            raise ValueError("audience, jwks_url and jwks_file need issuer")
+        return self
 
 
 class FhirSettings(_Section):
     """The EHR. Empty base_url: our own FHIR store, filled over HTTP at /fhir."""
 
     base_url: str = Field("", description="R4 base URL such as https://ehr.example/fhir")
-    token: SecretStr = Field(SecretStr(""), description="bearer token for it")
+    token: SecretStr = Field(SecretStr(""), description="bearer token for it; or client_id and client_key_file")
+    client_id: str = Field("", description="our id at its authorization server (SMART Backend Services); empty: token or none")
+    client_key_file: str = Field("", description="its private key, P-384 or RSA (PEM or JWK); see `veraicon keys client`")
+    client_key_id: str = Field("", description="its key id; empty: that of the JWK, else its RFC 7638 thumbprint")
+    token_endpoint: str = Field("", description="where tokens are given; empty: as the server's smart-configuration says")
+    scopes: tuple[str, ...] = Field(
+        (
+            "system/*.rs",
+            "system/Device.u",
+            "system/DocumentReference.u",
+            "system/Endpoint.u",
+            "system/ImagingStudy.u",
+            "system/Patient.u",
+            "system/Provenance.u",
+            "system/Task.u",
+        ),
+        description="scopes to ask for, as SMART v2 writes them; subscriptions and creates need more (docs/fhir.md)",
+    )
+    ca: str = Field("", description="authorities (PEM) of its certificate; empty: the system's")
+    client_certificate: str = Field("", description="our certificate (PEM), where it asks for one (mTLS)")
+    client_certificate_key: str = Field("", description="its key (PEM, not encrypted)")
     timeout_s: float = Field(30.0, gt=0, description="per request")
+    resource_types: tuple[str, ...] = Field(
+        (), description="types that are read for facts; none: what the server's CapabilityStatement offers"
+    )
+
+    @model_validator(mode="after")
+    def _one_identity(self) -> FhirSettings:
+        if self.client_id and self.token.get_secret_value():
+            raise ValueError("token and client_id are both given: one of them")
+        if bool(self.client_id) != bool(self.client_key_file):
+            raise ValueError("client_id and client_key_file belong together")
+        if bool(self.client_certificate) != bool(self.client_certificate_key):
+            raise ValueError("client_certificate and client_certificate_key belong together")
+        return self
 
 
 class SubscriptionSettings(_Section):
@@ -173,6 +224,12 @@ class PairingSettings(_Section):
         default_factory=dict, description='issuer of (0010,0021) to FHIR system, {"HOSP" = "http://hospital.example/mrn"}'
     )
     timezone: str = Field("UTC", description="IANA zone of DICOM times without an offset")
+    accession_system: str = Field(
+        "", description="FHIR system of accession numbers; empty: they are no evidence, other hospitals have the same numbers"
+    )
+    accept: tuple[Literal["study-uid", "accession", "order"], ...] = Field(
+        (), description="evidence that may pair where no patient carries the Patient ID; none: the Patient ID is needed"
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -215,6 +272,9 @@ class RuleSettings(_Section):
     fetch: str = Field("", description="peer to fetch images from that are not here; empty: they come by themselves")
     priors: bool = Field(False, description="fetch the patient's earlier studies too")
     wait_s: float = Field(604800.0, gt=0, description="how long an order waits for its images before it is refused")
+    tell: tuple[str, ...] = Field(
+        (), description='channels that are told, such as ["fhir-task", "webhook:ris"]; empty: every one that takes such news'
+    )
 
 
 class PublicationSettings(_Section):
@@ -236,6 +296,11 @@ class PublicationSettings(_Section):
         "none", description="SYNTHETIC over the images (overlay: classic only) or in their pixels (burned-in)"
     )
     watermark: bool = Field(False, description="a keyed watermark in the voxels; see docs/marks.md for its measured cost")
+    wado_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/@?#]+(/[^\s?#]*)?)?$",
+        description="DICOMweb address where others fetch what was published, for a FHIR Endpoint; empty: no Endpoint",
+    )
 
     @model_validator(mode="after")
     def _overlay_is_classic(self) -> PublicationSettings:

@@ -19,6 +19,7 @@ from domain.errors import ConfigurationError
 from veraicon.api.app import create_app
 from veraicon.api.hooks import Hearing
 from veraicon.doctor import require_single_owner
+from veraicon.engines import EngineService
 from veraicon.intake import Intake
 from veraicon.node_services import NodeServices, node_services
 from veraicon.orders.service import OrderService
@@ -64,6 +65,7 @@ def run(settings: Settings, *, config: Path | None) -> None:
             settled=site.orders.look_again,
         )
         subscriptions = SubscriptionService(site)
+        engines = EngineService(site)
         http = _HttpServer(site, subscriptions)
         node.start()
         extra.reporter.start()
@@ -71,10 +73,12 @@ def run(settings: Settings, *, config: Path | None) -> None:
         intake.start()
         orders.start()
         subscriptions.start()
+        engines.start()
         _log.info("serving", action="start", dicom_port=settings.node.port, http_port=settings.http.port)
         try:
             _supervise(settings, config, stop)
         finally:
+            engines.stop()
             subscriptions.stop()
             orders.stop()
             intake.stop()

@@ -34,6 +34,8 @@ from veraicon.sections import (
     SubscriptionSettings,
     WorkerSettings,
 )
+from veraicon.sections_hl7v2 import Hl7v2DestinationSettings, Hl7v2Settings
+from veraicon.sections_webhooks import WebhookSenderSettings, WebhookSettings
 
 
 class Settings(BaseSettings):
@@ -46,6 +48,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     fhir: FhirSettings = FhirSettings()
     subscriptions: SubscriptionSettings = SubscriptionSettings()
+    hl7v2: Hl7v2Settings = Hl7v2Settings()
     pairing: PairingSettings = PairingSettings()
     generation: GenerationSettings = GenerationSettings()
     publication: PublicationSettings = PublicationSettings()
@@ -55,6 +58,9 @@ class Settings(BaseSettings):
     destinations: tuple[DestinationSettings, ...] = ()
     dicomweb: tuple[DicomWebSettings, ...] = ()
     rules: tuple[RuleSettings, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
+    webhook_senders: tuple[WebhookSenderSettings, ...] = ()
+    hl7v2_destinations: tuple[Hl7v2DestinationSettings, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -72,16 +78,20 @@ class Settings(BaseSettings):
     def _names_are_unique(self) -> Settings:
         # A receipt names its destination, so no PACS of one kind may be called like one of the other. A source may be called
         # like the destination that it also is: see `veraicon.peers.named_remote`.
+        hooks = [("webhooks", [one.name for one in self.webhooks])]
+        hooks += [("webhook_senders", [one.name for one in self.webhook_senders])]
         takers = [peer.name for peer in self.destinations] + [peer.name for peer in self.dicomweb]
-        for kind, names in (("sources", [peer.name for peer in self.sources]), ("destinations", takers)):
+        engines = [peer.name for peer in self.hl7v2_destinations]
+        sources = [peer.name for peer in self.sources]
+        for kind, names in (("sources", sources), ("destinations", takers), ("hl7v2_destinations", engines)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{kind}: two peers have one name")
         return self
 
     @model_validator(mode="after")
     def _token_beyond_loopback(self) -> Settings:
-        if self.http.host not in LOOPBACK and not self.http.token.get_secret_value():
-            raise ValueError("http.token is needed where http.host is not a loopback address")
+        if self.http.host not in LOOPBACK and not (self.http.token.get_secret_value() or self.http.issuer):
+            raise ValueError("http.token or http.issuer is needed where http.host is not a loopback address")
         return self
 
     @property

@@ -2,10 +2,13 @@
 
     keys/signing.jwk         signs; or the file that [provenance] key_file names, or VERAICON_PROVENANCE__KEY
     keys/signing.jwk.next    its successor, while a rotation is under way
+    keys/public/KID.jwk      public half of each key that has signed
     keys/retired/KID.jwk     public half of a key that signs no more, with `exp` and, where it was revoked, `revoked`
 
 A key signs until its retired half exists. That file is written before the successor takes the key's place, so at no moment is
 a public half lost; and whoever finds a retired key still in its place puts the successor there, so at no moment is there none.
+
+Where the key file was moved away and another key is made, the lost one is retired: log and outputs go on holding.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import structlog
 
 from domain.errors import ConfigurationError
 from provenance.signatures.keyring import Keyring, RetiredKey
@@ -28,6 +34,8 @@ from veraicon.settings import Settings
 
 # Room for a signature that is being made while its key is retired: its time is a moment old already.
 _GRACE_S = 2
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,31 @@ class KeyStore:
         """
         if self.file is None:
             return SigningKey.from_text(self.text)
+        made = not self.file.exists()
         key = SigningKey.load_or_create(self.file)
+        if made:
+            self._retire_lost(key)
         successor = self.successor_file()
         if not self.is_retired(key.kid) or not successor.exists():
             return key
         _put_in_place(successor, self.file)  # a rotation that was cut short
         return SigningKey.load_or_create(self.file)
+
+    def remember(self, key: SigningKey) -> None:
+        """Keep the public half of a key that signs, durably: it must not be lost with the private one."""
+        path = self.retired.parent / "public" / f"{key.kid}.jwk"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            save(path, BYTES, json.dumps(key.public_jwks()["keys"][0], indent=1).encode("ascii"))
+
+    def _retire_lost(self, made: SigningKey) -> None:
+        """Retire each key that has signed and is not there any more, now that another one was made in its place."""
+        now = datetime.now(UTC)
+        for path in sorted((self.retired.parent / "public").glob("*.jwk")):
+            if path.stem != made.kid and not self.is_retired(path.stem):
+                lost = _read_retired(path, {"exp": int(stop_after(now).timestamp())})
+                self.write(lost)
+                _log.warning("a signing key was lost and is retired; another one was made", lost=lost.kid, made=made.kid)
 
     def successor_file(self) -> Path:
         """Return where the next key lies while a rotation is under way.
@@ -92,17 +119,21 @@ class KeyStore:
         keys = [_read_retired(path) for path in self.retired.glob("*.jwk")] if self.retired.is_dir() else []
         return tuple(sorted(keys, key=lambda key: (key.stopped_at, key.kid), reverse=True))
 
-    def retire(self, key: SigningKey, *, at: datetime) -> RetiredKey:
+    def retire(self, key: SigningKey, *, stopped_at: datetime) -> RetiredKey:
         """Write down that a key stopped signing; the first time that is written stays."""
         if not self.is_retired(key.kid):
-            stopped = datetime.fromtimestamp(math.ceil(at.timestamp()) + _GRACE_S, UTC)
-            self.write(RetiredKey(key.public_jwks()["keys"][0], stopped))
+            self.write(RetiredKey(key.public_jwks()["keys"][0], stopped_at))
         return _read_retired(self.retired / f"{key.kid}.jwk")
 
     def write(self, key: RetiredKey) -> None:
         """Keep a retired public half, durably."""
         self.retired.mkdir(parents=True, exist_ok=True, mode=0o700)
         save(self.retired / f"{key.kid}.jwk", BYTES, json.dumps(key.to_jwk(), indent=1).encode("ascii"))
+
+
+def stop_after(at: datetime) -> datetime:
+    """Return when a key stops that is retired at a moment: a whole second, with room for a signature that is being made."""
+    return datetime.fromtimestamp(math.ceil(at.timestamp()) + _GRACE_S, UTC)
 
 
 def key_store(settings: Settings) -> KeyStore:
@@ -158,6 +189,7 @@ class SiteKey(SigningKey):
         self._take(key)
 
     def _take(self, key: SigningKey) -> None:
+        self._store.remember(key)
         self._key, self._kid, self.made_at = key._key, key.kid, key.made_at
 
 
@@ -188,12 +220,12 @@ def from_environment() -> ConfigurationError:
     )
 
 
-def _read_retired(path: Path) -> RetiredKey:
+def _read_retired(path: Path, members: Mapping[str, Any] = MappingProxyType({})) -> RetiredKey:
     try:
-        return RetiredKey.from_jwk(json.loads(path.read_bytes()))
+        return RetiredKey.from_jwk({**json.loads(path.read_bytes()), **members})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigurationError(
-            found=f"keys/retired/{path.name}, which cannot be read as a retired key ({type(error).__name__})",
+            found=f"keys/{path.parent.name}/{path.name}, which cannot be read as a retired key ({type(error).__name__})",
             allowed="a public JWK with exp, as `veraicon keys rotate` writes it",
             action="restore the file from a copy: what that key signed cannot be verified without it",
         ) from error

@@ -41,6 +41,7 @@ class SiteSteps:
     needs_person: bool = False
     require_consent: Callable[[ImagingSeries], None] = lambda _series: None
     order_of: Callable[[str], Order | None] = lambda _order_id: None
+    pairs_alone: frozenset[str] = frozenset()
 
     def receive(self, request: GenerationRequest) -> ImagingSeries:
         """Find the series as it stood at the request and see that the model takes it."""
@@ -56,8 +57,12 @@ class SiteSteps:
         return series
 
     def pair(self, request: GenerationRequest, series: ImagingSeries) -> PairedContext:
-        """Choose the one patient with the series' identifier and take the EHR's snapshot as of the imaging time."""
-        chosen, evidence = choose_patient(series, self.ehr.find_patients(series.patient))
+        """Choose the one patient to whom all evidence points and take the EHR's snapshot as of the imaging time."""
+        order = self.order_of(request.order_id) if request.order_id else None
+        found = self.ehr.pairing_sources(series, order)
+        chosen, evidence = choose_patient(
+            series, found.candidates, found.pointers, accept=self.pairs_alone, survivors=found.survivors
+        )
         context = self.ehr.snapshot(chosen.reference, series.acquired_at or request.requested_at)
         return PairedContext(series, context, evidence)
 

@@ -22,13 +22,16 @@ from dicom_node.scu import Peer
 from dicom_node.web.peer import WebPeer
 from dicom_node.writing import ImageForm, SummaryForm
 from domain.attestation import Approval
+from domain.errors import ConfigurationError
 from domain.findings import QualityReport
 from domain.generation import Publication
 from domain.pairing import PairedContext
 from domain.series import ImagingSeries
 from fhir_adapter.client import ClientLimits, FhirClient
+from fhir_adapter.client_keys import ClientKey
 from fhir_adapter.ehr import EhrReader
 from fhir_adapter.local_store import LocalFhirStore
+from fhir_adapter.smart import BackendServices
 from fhir_adapter.store import FhirStore
 from provenance.log_proof import ATTESTATION_ENTRY
 from provenance.signatures.keyring import Keyring
@@ -40,12 +43,20 @@ from veraicon.database import connect, migrate
 from veraicon.destinations import ArchiveDestination, Destination, DicomWebDestination, PacsDestination
 from veraicon.jobs import Jobs
 from veraicon.marking import dicom_signer, pixel_marks
+from veraicon.merges import MergeBook
 from veraicon.model import SiteModel
 from veraicon.orders.book import OrderBook
 from veraicon.pipeline import JobState
 from veraicon.publishing import ATTESTATION, PublishedForms, Publisher
 from veraicon.recall.outputs import Outputs
-from veraicon.sections import DestinationSettings, DicomWebSettings, NodeSettings, PublicationSettings, SourceSettings
+from veraicon.sections import (
+    DestinationSettings,
+    DicomWebSettings,
+    FhirSettings,
+    NodeSettings,
+    PublicationSettings,
+    SourceSettings,
+)
 from veraicon.settings import Settings
 from veraicon.site_keys import KeyStore, SiteKey, key_store, keyring_of
 from veraicon.steps import SiteSteps
@@ -246,9 +257,52 @@ def _fhir_store(settings: Settings, engine: sa.Engine) -> FhirStore:
         return LocalFhirStore(engine)
     return FhirClient(
         settings.fhir.base_url,
-        bearer_token=settings.fhir.token.get_secret_value() or None,
+        bearer_token=backend_services(settings.fhir) or settings.fhir.token.get_secret_value() or None,
         limits=ClientLimits(read_timeout_s=settings.fhir.timeout_s),
+        verify=fhir_context(settings.fhir),
     )
+
+
+def backend_services(fhir: FhirSettings) -> BackendServices | None:
+    """Return how the site gets tokens for its FHIR server, or None where it has a fixed one or none.
+
+    Raises
+    ------
+    ConfigurationError
+        If the client key, or the certificates, cannot be used.
+    """
+    if not fhir.client_id:
+        return None
+    return BackendServices(
+        fhir.base_url,
+        client_id=fhir.client_id,
+        key=ClientKey.load(Path(fhir.client_key_file), fhir.client_key_id),
+        scopes=fhir.scopes,
+        token_endpoint=fhir.token_endpoint,
+        verify=fhir_context(fhir),
+        timeout_s=fhir.timeout_s,
+    )
+
+
+def fhir_context(fhir: FhirSettings) -> ssl.SSLContext:
+    """Return how the FHIR server's certificate is checked, and by which certificate we show who we are.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=fhir.ca or None)
+        if fhir.client_certificate:
+            context.load_cert_chain(fhir.client_certificate, fhir.client_certificate_key)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            found=f"certificates for the FHIR server that cannot be used ({type(error).__name__})",
+            allowed="PEM files: authorities in ca, our certificate and its key, not encrypted",
+            action="correct [fhir] ca, client_certificate and client_certificate_key",
+        ) from error
+    return context
 
 
 def _titles(settings: Settings) -> frozenset[str]:
@@ -261,6 +315,16 @@ def _salt(folder: Path) -> bytes:
     path = folder / "keys" / "snapshot-salt"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return ArtifactFolder(path.parent).once(path.name, BYTES, lambda: secrets.token_bytes(32))
+
+
+def site_salt(folder: Path) -> bytes:
+    """Return the secret salt of the site in a storage folder."""
+    return _salt(folder)
+
+
+def fhir_token(settings: Settings) -> Callable[[], str | None]:
+    """Return what gives the token for the FHIR server, asked before each request."""
+    return backend_services(settings.fhir) or (lambda: settings.fhir.token.get_secret_value() or None)
 
 
 def lend_salt(folder: Path, other: Path) -> None:
@@ -300,12 +364,20 @@ def worker_steps(
     model = SiteModel(settings.generation.model, device=settings.generation.device, threads=settings.generation.threads)
     return SiteSteps(
         archive=site.archive,
-        ehr=EhrReader(site.fhir, salt=_salt(settings.storage.folder)),
+        ehr=EhrReader(
+            site.fhir,
+            salt=_salt(settings.storage.folder),
+            resource_types=settings.fhir.resource_types,
+            accession_system=settings.pairing.accession_system,
+            survivors=MergeBook(site.engine).survivors,
+        ),
+        pairs_alone=frozenset(settings.pairing.accept),
         model=model,
         publisher=Publisher(
             destinations=site.destinations if destinations is None else destinations,
             fhir=site.fhir,
             key=site.key,
+            keys=lambda: site.keyring.public_jwks(),  # noqa: PLW0108 (the keys as they are then, not now)
             enter=partial(site.log.enter, ATTESTATION_ENTRY),
             card=lambda: model.card,
             organization=settings.provenance.organization,
@@ -317,6 +389,7 @@ def worker_steps(
             outputs=site.outputs,
             marks=pixel_marks(settings.publication, settings.storage.folder),
             signer=dicom_signer(settings.provenance),
+            wado_url=settings.publication.wado_url,
         ),
         require_consent=site.outputs.require_consent,
         order_of=site.orders.order,

@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 _REASON = "Veraicon looks for orders; a notification only says that it has to look"
 # Elements that are ours: where one of them differs, the Subscription is written anew.
-_OURS = ("criteria", "reason", "channel")
+_OURS = ("criteria", "_criteria", "reason", "channel")
 
 
 def rest_hook(identity: str, criteria: str, endpoint: str, token: str, *, payload: bool, end: datetime) -> Json:
@@ -58,9 +58,19 @@ def needs_writing(held: Mapping[str, Any] | None, wanted: Mapping[str, Any], *, 
     if held.get("status") in ("off", "error"):
         return f"its status is {held['status']}"
     for name in _OURS:
-        if _without_header(held.get(name)) != _without_header(wanted[name]):
-            return f"its {name} differs"
-    return "it ends soon" if str(held.get("end") or "9") < renew_before.isoformat(timespec="seconds") else ""
+        if _without_header(held.get(name)) != _without_header(wanted.get(name)):
+            return f"its {name.strip('_')} differs"
+    return "it ends soon" if _ends_before(held.get("end"), renew_before) else ""
+
+
+def _ends_before(end: Any, moment: datetime) -> bool:
+    """Compare moments, not texts: a server may answer in another time zone. One without an end never does."""
+    if end is None:
+        return False
+    try:
+        return datetime.fromisoformat(str(end)) < moment
+    except (ValueError, TypeError):  # no time, or one without a zone: ours had one
+        return True
 
 
 def _without_header(value: Any) -> Any:

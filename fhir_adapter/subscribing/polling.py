@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from domain.errors import ConfigurationError, PeerAnswerInvalid
 from fhir_adapter.moments import optional_moment
+from fhir_adapter.order_codes import OPEN, REVOKED
 from fhir_adapter.search import PAGE_SIZE
 from fhir_adapter.store import FhirStore, RawResource
 
@@ -30,8 +31,7 @@ class Criteria:
     @property
     def text(self) -> str:
         """As it was written."""
-        query = "&".join(f"{name}={value}" for name, value in self.parameters)
-        return f"{self.resource_type}?{query}" if query else f"{self.resource_type}?"
+        return f"{self.resource_type}?{urlencode(self.parameters, safe=':/|,$')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Watermark:
     newest : datetime or None
         Latest ``meta.lastUpdated`` of the last finished poll; None before the first.
     before : datetime or None
-        The same of the poll before it: the next one begins there.
+        The same of the poll before it: the next one begins there, and with everything where there is none.
     """
 
     newest: datetime | None = None
@@ -76,6 +76,25 @@ def parse_criteria(text: str) -> Criteria:
     return Criteria(kind, parameters)
 
 
+def with_revocations(criteria: Criteria) -> Criteria:
+    """Return criteria that find what they found after it was taken back too: a search for what is active loses sight of it.
+
+    Examples
+    --------
+    >>> with_revocations(parse_criteria("ServiceRequest?status=active")).text
+    'ServiceRequest?status=active,entered-in-error,revoked'
+    """
+    revoked = REVOKED.get(criteria.resource_type, frozenset())
+
+    def widened(name: str, value: str) -> str:
+        asked = value.split(",")
+        codes = [one.rpartition("|")[2] for one in asked]
+        opens = name == "status" and OPEN.get(criteria.resource_type, frozenset()) & set(codes)
+        return ",".join([*asked, *sorted(revoked - set(codes))]) if opens else value
+
+    return replace(criteria, parameters=tuple((name, widened(name, value)) for name, value in criteria.parameters))
+
+
 def poll(
     store: FhirStore,
     criteria: Criteria,
@@ -102,11 +121,17 @@ def poll(
     ----------
     FHIR R4 search, ``_lastUpdated``; Resource.meta.lastUpdated.
     """
-    newest = watermark.newest
+    newest, timeless = watermark.newest, None
     for raw in store.search(criteria.resource_type, _parameters(criteria, watermark, overlap)):
         take(raw)
-        at = last_updated(raw)
+        try:
+            at = last_updated(raw)
+        except PeerAnswerInvalid as error:  # told at the end: what comes after it must not wait
+            timeless = error
+            continue
         newest = at if newest is None or at > newest else newest
+    if timeless is not None:
+        raise timeless
     return replace(watermark, newest=newest, before=watermark.newest)
 
 
@@ -133,8 +158,7 @@ def last_updated(raw: RawResource) -> datetime:
 
 
 def _parameters(criteria: Criteria, watermark: Watermark, overlap: timedelta) -> dict[str, str]:
-    parameters = {**dict(criteria.parameters), "_count": str(PAGE_SIZE)}
-    since = watermark.before or watermark.newest
-    if since is not None:
-        parameters["_lastUpdated"] = f"ge{(since - overlap).isoformat(timespec='milliseconds')}"
+    parameters = {**dict(with_revocations(criteria).parameters), "_count": str(PAGE_SIZE)}
+    if watermark.before is not None:
+        parameters["_lastUpdated"] = f"ge{(watermark.before - overlap).isoformat(timespec='milliseconds')}"
     return parameters

@@ -124,8 +124,13 @@ def missing_numbers(last: int, notification: Notification) -> range:
 
 
 def restarted(last: int, notification: Notification) -> bool:
-    """Tell whether the server counts from the beginning again: the subscription was made anew."""
-    return notification.events_since_start is not None and notification.events_since_start < last
+    """Tell whether the server counts from the beginning again: the subscription was made anew.
+
+    A notification of an event says less than we know where it was overtaken by a later one; the other kinds are made when they
+    are sent, and say how it stands.
+    """
+    counted = notification.events_since_start
+    return notification.kind != "event-notification" and counted is not None and counted < last
 
 
 def _status_of(body: object) -> Mapping[str, Any]:

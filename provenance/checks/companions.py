@@ -159,9 +159,9 @@ def check_resources(attested: Attested | None, resources: Sequence[Json]) -> Ans
     """Say whether the resources are those whose digests the attestation holds."""
     if attested is None or not resources:
         return unknown("a valid sidecar and the resources are needed")
-    given = {f"{one['resourceType']}/{one['id']}": one for one in resources}
-    covered = set(attested.resources) & set(given)
-    changed = [name for name in sorted(covered) if resource_digest(given[name]) != attested.resources[name]]
+    given = [(f"{one['resourceType']}/{one['id']}", one) for one in resources]  # of each copy, not only of the last one
+    covered = set(attested.resources) & {name for name, _ in given}
+    changed = sorted({name for name, one in given if name in covered and resource_digest(one) != attested.resources[name]})
     if changed:
         return no(f"changed since publication: {', '.join(changed)}")
     missing = sorted(set(attested.resources) - covered)
@@ -188,11 +188,12 @@ def check_card(signed: SignedClaims | None, resources: Sequence[Json]) -> Answer
     if signed is None:
         return unknown(NOT_SIGNED)
     reference = derive_fhir_id(signed.request_id, "DocumentReference", "model-card")
-    document = next((one for one in resources if (one["resourceType"], one["id"]) == ("DocumentReference", reference)), None)
-    if document is None:
+    documents = [one for one in resources if (one["resourceType"], one["id"]) == ("DocumentReference", reference)]
+    if not documents:
         return unknown("no model card was given")
-    attachments = [content["attachment"] for content in document["content"]]
-    held = [one["data"] for one in attachments if one.get("title") == CARD_TITLE]
-    if len(held) != 1 or sha256_digest(base64.b64decode(held[0], validate=True)) != signed.claims["model"]["cardDigest"]:
-        return no("the model card is not the one that the statement names by its digest")
+    for document in documents:
+        attachments = [content["attachment"] for content in document["content"]]
+        held = [one["data"] for one in attachments if one.get("title") == CARD_TITLE]
+        if len(held) != 1 or sha256_digest(base64.b64decode(held[0], validate=True)) != signed.claims["model"]["cardDigest"]:
+            return no("the model card is not the one that the statement names by its digest")
     return yes("the model card is the one that the statement names by its digest")

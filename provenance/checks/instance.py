@@ -14,6 +14,7 @@ from domain.errors import VerificationFailed
 from domain.series import GeneratedInstance
 from provenance.as_dicom import EmbeddedStatement, extract
 from provenance.checks import names
+from provenance.digesting.around_dataset import require_nothing_undigested
 from provenance.digesting.series_tree import InstanceProof, require_in_tree
 from provenance.digests import can_decode, dataset_digest, has_pixels, pixel_digest
 from provenance.report import Answer, Claim, judge, no, unknown, yes
@@ -132,8 +133,8 @@ def _check_signed(block: list[EmbeddedStatement], statements: Statements, held: 
     signed = statements.read(found.jws)
     if found.key_id != key_id_of(found.jws):
         return no("the block names another key than the signature")
-    reference = provenance_reference(signed.request_id)
-    if found.provenance_reference != reference and not found.provenance_reference.endswith(f"/{reference}"):
+    # Nobody signs the address of a server before it: with one, the block would send its reader wherever somebody likes.
+    if found.provenance_reference != provenance_reference(signed.request_id):
         return no("the block names the Provenance of another request")
     held.append(signed)
     return yes(f"signed by the trusted key {found.key_id}")
@@ -181,6 +182,7 @@ def _check_pixels(ds: Dataset, stated: GeneratedInstance | None) -> Answer:
 def _digest_of(ds: Dataset) -> str | Exception:
     """Digest the attributes before any of them is decoded: as they were read, they are quickly digested."""
     try:
+        require_nothing_undigested(ds)
         return dataset_digest(ds)
     except Exception as error:  # noqa: BLE001 (the stated edge; the claim about the attributes raises it again)
         return error

@@ -74,8 +74,9 @@ def _known(moments: Moments) -> list[tuple[str, datetime]]:
 def check_keys(moments: Moments, keys: Mapping[str, Any]) -> Answer:
     """Say whether each key was valid when it signed.
 
-    The log's own time is believed before the attestation's: whoever steals an old key can write any date into what he signs,
-    and cannot enter it in the log's past.
+    The log's own time is believed before the attestation's. It is worth as much as the key of the tree heads: whoever steals an
+    old key can write any date into what he signs, and make a log of his own around it. That it is not the site's log, only a
+    tree head shows that somebody kept (`veraicon log witness`).
     """
     checked: list[str] = []
     if moments.signed is not None and moments.statement_kid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from domain.errors import VerificationFailed
@@ -10,6 +11,8 @@ from provenance.checks.names import NOT_SIGNED
 from provenance.recall_as_fhir import is_recall_of, require_signed
 from provenance.recall_notice import RecallNotice, read_notice
 from provenance.report import Answer, no, unknown, yes
+from provenance.signatures.keyring import require_valid_at
+from provenance.signing import key_id_of
 from provenance.statement import SignedClaims, provenance_reference
 
 
@@ -41,7 +44,9 @@ def check_recalled(
     if recalled or taken_back:
         return no(recalled or taken_back)
     if refused or unsigned:
-        return unknown(f"{refused + unsigned} recalls of it, or of others, were given that no trusted key has signed")
+        return unknown(
+            f"{refused + unsigned} recalls of it, or of others, were given that no trusted key signed before it had stopped"
+        )
     if asked:
         return yes("the site's FHIR server holds no recall of it")
     if read:
@@ -60,11 +65,12 @@ def _superseded(superseding: Sequence[Mapping[str, Any]], reference: str, keys: 
 
 
 def _is_signed(provenance: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:
-    """Whether a trusted key signed it: what anybody can write takes nothing back, however broken it is."""
+    """Whether a trusted key signed it while it was valid: what anybody can write takes nothing back, however broken it is."""
     try:
-        require_signed(provenance, keys)
+        kid = require_signed(provenance, keys)
+        require_valid_at(kid, keys, datetime.fromisoformat(provenance["recorded"]))
     # The others come from values that have no canonical form.
-    except (VerificationFailed, ValueError, TypeError, AttributeError, RecursionError):
+    except (VerificationFailed, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
     return True
 
@@ -73,8 +79,10 @@ def _read(notices: Sequence[str], keys: Mapping[str, Any]) -> tuple[list[RecallN
     read: list[RecallNotice] = []
     for jws in notices:
         try:
-            read.append(read_notice(jws, keys))
-        except VerificationFailed:
+            notice = read_notice(jws, keys)
+            require_valid_at(key_id_of(jws.strip()), keys, datetime.fromisoformat(notice.recalled_at))
+            read.append(notice)
+        except (VerificationFailed, ValueError, TypeError):
             continue  # counted: what nobody trusted signed says nothing
     return read, len(notices) - len(read)
 

@@ -145,6 +145,48 @@ def require_consistent(first: int, first_root: bytes, second: int, second_root: 
         raise _no_proof("an earlier tree that is not the beginning of the later one")
 
 
+class Frontier:
+    """The complete subtrees at the end of a tree that grows: so much as its root, and that of each later tree, needs."""
+
+    def __init__(self) -> None:
+        self._subtrees: list[tuple[int, bytes]] = []  # level and hash, the largest first
+
+    @classmethod
+    def after(cls, last: bytes, size: int, path: Sequence[bytes]) -> Frontier:
+        """Return the frontier of a tree from the hash of its last leaf and the audit path of that leaf.
+
+        Raises
+        ------
+        VerificationFailed
+            If the path is not as long as such a path is. Whether it leads to a root that is trusted, the caller compares.
+        """
+        levels = [level for level in range(size.bit_length()) if size - 1 >> level & 1]
+        if len(levels) != len(path):
+            raise _no_proof("an audit path of a last leaf that is too long or too short")
+        frontier = cls()
+        frontier._subtrees = list(zip(reversed(levels), reversed(path), strict=True))
+        frontier.add(last)
+        return frontier
+
+    def add(self, leaf: bytes) -> None:
+        """Append the hash of a leaf."""
+        level = 0
+        while self._subtrees and self._subtrees[-1][0] == level:
+            leaf = node_hash(self._subtrees.pop()[1], leaf)
+            level += 1
+        self._subtrees.append((level, leaf))
+
+    @property
+    def root(self) -> bytes:
+        """Root of the tree as it is now."""
+        if not self._subtrees:
+            return EMPTY_ROOT
+        *larger, (_, root) = self._subtrees
+        for _, subtree in reversed(larger):
+            root = node_hash(subtree, root)
+        return root
+
+
 def _roots_of_consistency(first: int, first_root: bytes, second: int, path: Sequence[bytes]) -> tuple[bytes, bytes]:
     hashes = [first_root, *path] if first & (first - 1) == 0 else list(path)
     if not hashes or any(len(one) != HASH_BYTES for one in hashes):

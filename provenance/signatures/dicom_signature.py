@@ -46,6 +46,8 @@ _ALGORITHMS: dict[str, HashAlgorithm] = {"SHA256": SHA256(), "SHA384": SHA384(),
 _PURPOSE = ("1", "ASTM-sigpurpose", "Author's Signature")
 _MAC_CONTENT = frozenset({0x04000005, 0x04000010, 0x04000015, 0x04000020})
 _SIGNATURE_CONTENT = frozenset({0x04000005, 0x04000100, 0x04000105, 0x04000110, 0x04000401}) | NOT_SIGNED
+# Code Sequence macro (PS3.3 section 8.8), in so far as ours and those of the known tools use it.
+_CODE_CONTENT = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080104})
 _SEQUENCES = (
     (0x4FFE0001, "MAC Parameters Sequence (4FFE,0001)", _MAC_CONTENT),
     (0xFFFAFFFA, "Digital Signatures Sequence (FFFA,FFFA)", _SIGNATURE_CONTENT),
@@ -154,13 +156,15 @@ def check_signature(ds: Dataset, certificate: str) -> Answer:
     if reason:
         return no(reason)
     if not certificate:
-        return unknown("Digital Signatures of others, none of the site: check them by a tool that knows their certificates")
+        return no("a Digital Signature that the statement does not promise: it was added after publication")
     return _check_ours(ds, [item for item in ds.DigitalSignaturesSequence if _certificate_of(item) == certificate])
 
 
 def _check_ours(ds: Dataset, ours: list[Dataset]) -> Answer:
     if not ours:
         return no(_none_of_ours(ds))
+    if len(ds.DigitalSignaturesSequence) > len(ours) or len(ds.MACParametersSequence) > len(ours):
+        return no("Digital Signatures or MAC parameters stand beside those that the statement promises")
     reason = _encoded_anew(ds)
     if reason:
         return unknown(f"{reason}: a Digital Signature holds for the encoding in which it was made")
@@ -230,9 +234,14 @@ def _malformed(ds: Dataset) -> str:
             return f"{what} is gone: a Digital Signature needs it"
         if not isinstance(ds[tag].value, Sequence):
             return f"{what} holds no items"
-        if not all(set(item.keys()) <= content for item in ds[tag].value):
+        if not all(set(item.keys()) <= content and _only_codes(item) for item in ds[tag].value):
             return f"something stands among the Digital Signatures that is none: {what} holds more than it may"
     return ""
+
+
+def _only_codes(item: Dataset) -> bool:
+    """Whether the purpose of a signature is coded and nothing else: an item in an item is a place to hide in, too."""
+    return all(set(code.keys()) <= _CODE_CONTENT for code in item.get("DigitalSignaturePurposeCodeSequence") or [])
 
 
 def _none_of_ours(ds: Dataset) -> str:

@@ -11,7 +11,7 @@ RFC 7517 (JWK Set); OpenID Federation 1.0 section 8.7, for `exp` and `revoked` o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from provenance.canonical import instant
 from provenance.signing import KEY_KIND, SigningKey, find_key, key_id_of, verify
 
 KEY_VERSION = "veraicon-key/1"
-HANDOVER, REVOCATION = "handover", "revocation"
+HANDOVER, RETIREMENT, REVOCATION = "handover", "retirement", "revocation"
 # OpenID Federation 1.0 section 8.7.3.
 REASONS = ("unspecified", "compromised", "superseded")
 PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "kid", "use", "alg")
@@ -121,6 +121,19 @@ def require_valid_at(kid: str, jwks: Json, moment: datetime) -> None:
             raise _not_valid(f"a signature of {instant(moment)} by a key revoked since {instant(revoked)} ({reason})")
 
 
+def keys_of_site(kid: str, jwks: Json) -> Json:
+    """Return the keys of the site that a key belongs to: those with the same member ``site``, or with none as it has none.
+
+    Who trusts several sites marks each key so; else all of them count as one site's, and each may speak for the others.
+    A key that is not in the set leaves the set as it is.
+    """
+    try:
+        sites = [one.get("site") for one in find_key(kid, jwks)]
+    except VerificationFailed:
+        return jwks
+    return {"keys": [one for one in jwks["keys"] if isinstance(one, Mapping) and one.get("site") in sites]}
+
+
 def without_times(jwks: Json) -> dict[str, Any]:
     """Return the keys of a set without `exp` and `revoked`: for whoever asks only whether one of them signed."""
     return {"keys": [{name: jwk[name] for name in PUBLIC_MEMBERS if name in jwk} for jwk in jwks["keys"]]}
@@ -132,38 +145,52 @@ def sign_handover(old: SigningKey, new: SigningKey, at: datetime) -> str:
     return old.sign(payload, kind=KEY_KIND)
 
 
+def sign_retirement(new: SigningKey, old: RetiredKey, at: datetime) -> str:
+    """Return the JWS by which a successor says when the key before it stops; a witness cannot know it otherwise."""
+    payload = {"version": KEY_VERSION, "action": RETIREMENT, "at": instant(at), "key": replace(old, revoked_at=None).to_jwk()}
+    return new.sign(payload, kind=KEY_KIND)
+
+
 def sign_revocation(current: SigningKey, revoked: RetiredKey, at: datetime) -> str:
     """Return the JWS by which the installation says, at a moment, that a retired key is revoked."""
     payload = {"version": KEY_VERSION, "action": REVOCATION, "at": instant(at), "key": revoked.to_jwk()}
     return current.sign(payload, kind=KEY_KIND)
 
 
-def with_successor(jwks: Json, jws: str) -> dict[str, Any]:
-    """Return the trusted keys with what a key document of the log adds: a successor, or a revocation.
+def with_successor(jwks: Json, jws: str, logged_at: datetime | None = None) -> dict[str, Any]:
+    """Return the trusted keys with what a key document of the log adds: a successor, when a key stops, or a revocation.
 
     Parameters
     ----------
     jwks : mapping
         JWK Set of the keys that the verifier trusts so far.
     jws : str
-        From `sign_handover` or `sign_revocation`.
+        From `sign_handover`, `sign_retirement` or `sign_revocation`.
+    logged_at : datetime or None
+        When it was entered in the log, aware: whoever steals an old key can write any date into the document itself.
 
     Raises
     ------
     VerificationFailed
-        If no trusted key signed it, or that key was not valid then.
+        If no trusted key signed it, that key was not valid then, or it says when it stops itself.
     """
     payload = verify(jws, jwks, kind=KEY_KIND)
     members = [dict(one) for one in jwks["keys"]]
     try:
         jwk = dict(payload["key"])
-        if payload["version"] != KEY_VERSION or payload["action"] not in {HANDOVER, REVOCATION}:
+        if payload["version"] != KEY_VERSION or payload["action"] not in {HANDOVER, RETIREMENT, REVOCATION}:
             raise ValueError("version or action")
         at = datetime.fromisoformat(payload["at"])
-        replaced = find_key(RetiredKey.from_jwk(jwk).kid, jwks) if payload["action"] == REVOCATION else []
+        replaced = [] if payload["action"] == HANDOVER else find_key(RetiredKey.from_jwk(jwk).kid, jwks)
     except (KeyError, TypeError, ValueError) as error:
         raise _not_valid("a key document of another form") from error
-    require_valid_at(key_id_of(jws), jwks, at)
+    signer = key_id_of(jws)
+    for moment in (at, logged_at or at):
+        require_valid_at(signer, jwks, moment)
+    if payload["action"] == RETIREMENT:
+        if replaced == find_key(signer, jwks):
+            raise _not_valid("a key that says itself when it stops")
+        return {"keys": [one | {"exp": jwk["exp"]} if one in replaced else one for one in members]}
     return {"keys": [one for one in members if one not in replaced and one != jwk] + [jwk]}
 
 

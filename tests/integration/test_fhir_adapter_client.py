@@ -17,6 +17,8 @@ from fhir_adapter.client import ClientLimits, FhirClient
 from fhir_adapter.retrying import RetryPolicy
 from fhir_adapter.store import Search
 from tests.builders_fhir import observation, patient, transaction
+from veraicon.fhir_server import look_at_fhir_server
+from veraicon.sections import FhirSettings
 
 LIMITS = ClientLimits(connect_timeout_s=2, read_timeout_s=0.5, answer_timeout_s=1.5, answer_bytes=20_000, pages=5)
 
@@ -381,3 +383,33 @@ def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(server, sc
         client.read("Patient/p1")
     assert "cret" not in str(caught.value)
     assert script.requests == []
+
+
+def test_a_body_that_is_packed_several_times_is_refused_before_it_is_opened(client, script):
+    bomb = gzip.compress(gzip.compress(b"0" * 50_000_000))
+    script.answers = [(200, bomb, {"Content-Encoding": "gzip, gzip"})]
+    with pytest.raises(PeerAnswerInvalid, match="packed several times"):
+        client.read("Patient/p1")
+
+
+def test_a_redirect_is_not_followed_and_its_target_gets_no_token(client, script):
+    with _serving(Script()) as elsewhere:
+        script.answers = [(307, b"", {"Location": f"http://127.0.0.1:{elsewhere.server_port}/fhir/Patient/p1"})]
+        with pytest.raises(PeerAnswerInvalid, match="307"):
+            client.read("Patient/p1")
+        assert elsewhere.script.requests == []
+
+
+def test_a_bundle_of_20_mb_is_read_where_the_limit_allows_and_refused_where_not(client, script, server):
+    script.answers = [page(*(f"{'x' * 50}-{n}" for n in range(200_000)))]
+    with pytest.raises(PeerAnswerInvalid, match="more than 20000 bytes"):
+        list(client.search("Observation", {}))
+    with FhirClient(f"http://127.0.0.1:{server.server_port}/fhir") as patient_client:
+        assert sum(1 for _ in patient_client.search("Observation", {})) == 200_000
+
+
+@pytest.mark.parametrize(("version", "name"), [("5.0.0", "R5"), ("4.3.0", "R4B"), ("3.0.2", "STU3"), (None, "none")])
+def test_a_server_of_another_fhir_version_is_refused_by_name(client, script, version, name):
+    script.answers = [(200, {"resourceType": "CapabilityStatement", "fhirVersion": version})]
+    with pytest.raises(PeerAnswerInvalid, match=name):
+        look_at_fhir_server(client, FhirSettings(base_url="http://ehr.example/fhir"))

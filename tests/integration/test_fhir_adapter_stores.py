@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from domain.errors import InputError, PeerRefused
-from domain.identifiers import PatientIdentifier
+from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid
+from domain.pairing import choose_patient
+from domain.series import ImagingSeries
 from fhir_adapter.bundles import prepare_intake, publication_bundle
 from fhir_adapter.client import FhirClient
 from fhir_adapter.ehr import EhrReader
@@ -168,11 +170,36 @@ def test_a_small_patient_costs_two_round_trips_and_no_identifier_in_a_url(sekmet
         (candidate,) = reader.find_patients(PatientIdentifier(f"{name}-mrn", MRN))
         assert len(sent) == 1
         reader.snapshot(candidate.reference, SCAN)
-    assert len(sent) == 3
+    assert len(sent) == 3  # the CapabilityStatement is read once, then everything is one batch
     assert not any(f"{name}-mrn" in str(request.url) for request in sent)
     assert parse_qs(sent[0].content.decode()) == {"identifier": [f"{MRN}|{name}-mrn"]}
     assert {request.headers["accept"] for request in sent} == {"application/fhir+json"}
     assert {request.headers["cache-control"] for request in sent} == {"no-cache"}
+
+
+@pytest.mark.requirement("FHIR-CTX-004")
+def test_a_patient_with_two_thousand_resources_is_paired_and_read_in_six_round_trips(sekmet_url, name, monkeypatch):
+    sent = []
+    send = httpx.Client.send
+    monkeypatch.setattr(httpx.Client, "send", lambda self, request, **more: sent.append(request) or send(self, request, **more))
+    identifier = PatientIdentifier(f"{name}-mrn", MRN)
+    series = ImagingSeries(StudyUid("1.2.3"), SeriesUid("1.2.4"), identifier, "MR", SCAN, ())
+    medication = {"resourceType": "Medication", "id": f"{name}-d", "code": {"text": "Aspirin"}}
+    ordered = {"resourceType": "MedicationRequest", "id": f"{name}-r", "status": "active", "intent": "order",
+               "subject": {"reference": f"Patient/{name}"}, "authoredOn": "2020-03-01",
+               "medicationReference": {"reference": f"Medication/{name}-d"}}  # fmt: skip
+    with FhirClient(sekmet_url) as client:
+        client.transact(transaction(patient(name, mrn=f"{name}-mrn"), medication, ordered))
+        client.transact(transaction(*(observation(f"{name}-{number}", of=name) for number in range(1999))))
+        sent.clear()
+        reader = EhrReader(client, salt=SALT)
+        found = reader.pairing_sources(series)
+        chosen, _ = choose_patient(series, found.candidates, found.pointers)
+        context = reader.snapshot(chosen.reference, SCAN)
+    assert len(context.facts) == 2000
+    assert context.missing == ()
+    assert len(sent) <= 6
+    assert not any(f"{name}-mrn" in str(request.url) for request in sent)
 
 
 @pytest.mark.requirement("FHIR-REST-003")

@@ -108,7 +108,10 @@ def test_a_call_of_generate_is_followed_through_fhir_alone(own: VeraiconSite) ->
     assert [answer.status_code for answer in answers] == [202, 202], answers[0].text
     references = {answer.json()["parameter"][0]["valueReference"]["reference"] for answer in answers}
     assert len(references) == 1, "the same call again is the same Task"
-    assert _await_task(base, references.pop(), own)["status"] == "completed"
+    (reference,) = references
+    assert _await_task(base, reference, own)["status"] == "completed"
+    listed = json.loads(own.run("order", "list", "--json").stdout)
+    assert [one["kind"] for one in listed if one["reference"] == reference] == ["$generate"], "its Task is no order of its own"
 
 
 @pytest.mark.requirement("ORDER-FHIR-003")
@@ -176,6 +179,38 @@ def test_a_service_request_is_met_by_a_rule_and_reported_by_a_task_of_ours(
         orders = {one["reference"]: one for one in json.loads(site.run("order", "list", "--json").stdout)}
         assert orders["ServiceRequest/sr-chest"]["state"] == "ignored"
         assert "no rule" in orders["ServiceRequest/sr-chest"]["reason"]
+
+
+@pytest.mark.requirement("ORDER-PLACE-001")
+def test_a_loss_of_power_between_two_requests_of_an_order_doubles_and_loses_nothing(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    with veraicon_site(tmp_path / "site", free_port, f"{_QUIET}[worker]\nembedded = false\n") as site:
+        dying = site.start("serve", environment={"VERAICON_FAULT": "order:submitting"})
+        _await_listening(site)
+        _put(
+            f"{site.url}/fhir", _task("twice", _input("study-uid", valueString=_study_uid()), _input("samples", valueInteger=2))
+        )
+        _await_task(f"{site.url}/fhir", "Task/twice", site, {"on-hold"})
+        site.push(_SAMPLE / "series")
+        assert dying.wait(timeout=60) == -9
+        site.processes.clear()
+        site.serve()
+        _await_task(f"{site.url}/fhir", "Task/twice", site, {"in-progress"})
+        (listed,) = json.loads(site.run("order", "list", "--json").stdout)
+        jobs = sorted(job["job"] for job in site.jobs())
+        assert (len(jobs), jobs) == (2, sorted(listed["jobs"]))
+
+
+def _await_listening(site: VeraiconSite) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            if httpx.get(f"{site.url}/health", timeout=2).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"serve does not answer: {site.log()[-2000:]}")
 
 
 def _asked(value: float) -> dict[str, Any]:

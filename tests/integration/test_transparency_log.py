@@ -153,11 +153,11 @@ def test_an_attestation_that_was_logged_before_kill_minus_nine_is_one_entry_afte
         exported = json.loads(_run(site, "keys", "export").stdout)
         assert exported == keys
         checked = _run(site, "log", "check", "--json")
-        assert (checked.exit_code, json.loads(checked.stdout)["size"]) == (0, 2), checked.stderr
+        assert (checked.exit_code, json.loads(checked.stdout)["size"]) == (0, 3), checked.stderr
 
 
 @pytest.mark.requirement("PROV-KEY-002")
-@pytest.mark.parametrize("point", ["rotate:made", "rotate:logged", "rotate:retired"])
+@pytest.mark.parametrize("point", ["rotate:made", "rotate:logged", "rotate:told", "rotate:retired"])
 def test_a_rotation_that_is_killed_leaves_a_site_that_signs_and_is_finished_by_the_next(
     tmp_path: Path, free_port: Callable[[], int], point: str
 ) -> None:
@@ -174,7 +174,7 @@ def test_a_rotation_that_is_killed_leaves_a_site_that_signs_and_is_finished_by_t
         with open_log(settings) as (store, key, log):
             rotated = rotate(store, log)
             # Cut short before the retirement, it is finished; after it, it was finished, and this is another one.
-            assert rotated.leaf == {"rotate:made": 2, "rotate:logged": 1, "rotate:retired": 3}[point]
+            assert rotated.leaf == {"rotate:made": 2, "rotate:logged": 1, "rotate:told": 1, "rotate:retired": 4}[point]
             assert key.kid == rotated.new
             assert old in [one.kid for one in store.retired_keys()]
             assert log.check().ok
@@ -197,7 +197,7 @@ def test_a_witness_over_http_follows_the_log_through_a_rotation_and_finds_it_set
         served = httpx.get(f"{site.url}/.well-known/jwks.json", timeout=10).json()["keys"]
         assert [set(one) - set(served[0]) for one in served] == [set(), {"exp"}]
         second = _run(site, "log", "witness", str(kept), "--url", site.url, "--json")
-        assert (json.loads(second.stdout)["before"], json.loads(second.stdout)["size"]) == (3, 4), second.stderr
+        assert (json.loads(second.stdout)["before"], json.loads(second.stdout)["size"]) == (3, 5), second.stderr
         assert _run(site, "log", "check", "--head", str(kept)).exit_code == 0
         serving.terminate()
         serving.wait(timeout=40)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from fastapi import APIRouter, Depends, Response
 
-from domain.errors import ResourceNotFound
+from domain.errors import RequestInvalid, ResourceNotFound
 from fhir_adapter.subscribing.topics import Notification, parse_notification
 from veraicon.api.fhir import Body
 from veraicon.api.security import bearer_check
@@ -55,6 +55,12 @@ def _hear(hearing: Hearing, name: str, content: Any) -> Response:
             allowed="hooks of the criteria in [subscriptions]",
             action="`veraicon subscriptions remove` on the site that made this subscription",
         )
-    is_bundle = isinstance(content, Mapping) and content.get("resourceType") == "Bundle"
-    hearing.hear(criteria, parse_notification(content) if is_bundle else None)
+    if not isinstance(content, Mapping) or content.get("resourceType") != "Bundle":
+        hearing.hear(criteria, None)
+        return Response(status_code=200)
+    try:
+        hearing.hear(criteria, parse_notification(content))
+    except RequestInvalid:
+        hearing.hear(criteria, None)  # whatever it wanted to say: it is time to look
+        raise
     return Response(status_code=200)

@@ -11,11 +11,10 @@ from fastapi import APIRouter, Response
 from fhir_adapter.bundles import publication_bundle
 from fhir_adapter.generate_operation import answer_parameters, operation_definition, order_of_parameters
 from fhir_adapter.json_text import write_json
+from fhir_adapter.order_codes import CALLER
 from fhir_adapter.tasks import requested_task
 from veraicon.api.fhir import FHIR_JSON, Body
 from veraicon.wiring import Site
-
-_CALLER = "operation"
 
 
 def router(site: Site) -> APIRouter:
@@ -48,12 +47,10 @@ def router(site: Site) -> APIRouter:
 def _ask(site: Site, content: Any, *, focus: str = "", subject: str = "") -> Response:
     """Keep the order, put its Task where the caller can read it, and answer with its reference.
 
-    The Task is written first: should the order not be kept, the caller gets an error and calls again, with the same Task.
+    The Task is written first: should the order not be kept then, the next poll finds the very same order in the Task.
     """
     now = datetime.now(UTC)
-    order, task_id = order_of_parameters(
-        content, sender=_CALLER, now=now, fresh=str(uuid.uuid4()), focus=focus, subject=subject
-    )
+    order, task_id = order_of_parameters(content, sender=CALLER, now=now, fresh=str(uuid.uuid4()), focus=focus, subject=subject)
     if site.orders.find(order.order_id) is None:
         site.fhir.transact(publication_bundle([requested_task(order, task_id)]))
         site.orders.take(order, write_json(content).encode() if content is not None else b"")

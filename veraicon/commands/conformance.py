@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -31,3 +32,16 @@ def dicom(
         show_json(to_data(document))
     else:
         typer.echo(to_markdown(document), nl=False)
+
+
+@app.command("fhir")
+def fhir(context: typer.Context) -> None:
+    """Print the CapabilityStatement of this site's FHIR service as JSON."""
+    from fhir_adapter.json_text import write_json
+    from veraicon.api.metadata import statement_of
+    from veraicon.wiring import open_site
+
+    settings = settings_of(context)
+    with open_site(settings) as site:
+        told = statement_of(site, f"http://{settings.http.host}:{settings.http.port}/fhir")
+    show_json(json.loads(write_json(told)))

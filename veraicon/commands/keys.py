@@ -93,5 +93,21 @@ def export_keys(context: typer.Context) -> None:
     show_json(site_keyring(settings_of(context)).public_jwks())
 
 
+@app.command("client")
+def client_keys(context: typer.Context) -> None:
+    """Print the public half of [fhir] client_key_file (JWKS), to register with the FHIR server's authorization server."""
+    from domain.errors import ConfigurationError
+    from fhir_adapter.client_keys import ClientKey
+
+    fhir = settings_of(context).fhir
+    if not fhir.client_key_file:
+        raise ConfigurationError(
+            found="no client_key_file in [fhir]",
+            allowed="a private key, P-384 or RSA, PEM or JWK",
+            action="make one, name it in [fhir] client_key_file, then ask again",
+        )
+    show_json(ClientKey.load(Path(fhir.client_key_file), fhir.client_key_id).public_jwks())
+
+
 def _text(moment: datetime | None) -> str | None:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z") if moment else None

@@ -53,6 +53,21 @@ def remove_subscriptions(context: typer.Context) -> None:
                 )
 
 
+@app.command("reset")
+def reset_watches(context: typer.Context) -> None:
+    """Have every watch begin with all that the server has, after it was restored from a backup; stop serve before."""
+    from veraicon.database import connect, migrate
+    from veraicon.subscriptions.watches import Watches
+
+    engine = connect(settings_of(context))
+    migrate(engine)
+    watches = Watches(engine)
+    for row in watches.all():
+        watches.begin_anew(row.criteria)
+        err.print(f"{row.criteria}: the next poll reads everything", markup=False)
+    engine.dispose()
+
+
 def _described(row: Any, configured: tuple[str, ...]) -> dict[str, Any]:
     names = ("criteria", "subscription", "heard", "found", "repeated", "gaps", "unreadable", "event_number", "error")
     told = {name: getattr(row, name) for name in names}

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from domain.ordering import News
 from veraicon.orders.fhir_task import TaskChannel
+from veraicon.orders.hl7v2 import hl7v2_channels
 from veraicon.orders.standing import OrderStanding
+from veraicon.orders.webhooks import WebhookChannel
 
 if TYPE_CHECKING:
     from veraicon.wiring import Site
@@ -40,4 +42,6 @@ class Channel(Protocol):
 def channels_of(site: Site) -> tuple[Channel, ...]:
     """Return the channels of a site, each with a name of its own."""
     standing = OrderStanding(site.orders, site.jobs, site.outputs)
-    return (TaskChannel(site.fhir, standing),)
+    engines = hl7v2_channels(site.orders, site.settings.hl7v2, site.settings.hl7v2_destinations)
+    webhooks = tuple(WebhookChannel(one) for one in site.settings.webhooks)
+    return (TaskChannel(site.fhir, standing), *engines, *webhooks)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from domain.errors import PeerRefused, VersionChanged
 from domain.ordering import News, Order, OrderOrigin, OrderState
 from fhir_adapter.bundles import amendment_bundle, publication_bundle
 from fhir_adapter.store import FhirStore
-from fhir_adapter.tasks import amended_task, report_task
+from fhir_adapter.tasks import Progress, amended_task, report_task
 from veraicon.orders.standing import OrderStanding
+
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class TaskChannel:
     """Writes Task.status, reasons and outputs.
 
     What is written is where the order stands at that moment, not the news itself: two pieces of news in the wrong order leave
-    the same Task. The requester's own change of the Task is never overwritten (If-Match); the next try reads it again.
+    the same Task. The requester's own change of the Task is never overwritten (If-Match): it is read again, and answered anew.
     """
 
     fhir: FhirStore
@@ -39,9 +43,36 @@ class TaskChannel:
         if not _is_task(news.order):
             self.fhir.transact(publication_bundle([report_task(news.order, progress)]))
             return
-        changed = amended_task(self.fhir.read(news.order.reference).body, progress)
-        if changed is not None:
+        for _ in range(_TRIES):
+            if self._amend(news.order.reference, progress):
+                return
+        raise VersionChanged(
+            found="a Task that others change all the time",
+            allowed="a Task that stays as it is from reading to writing",
+            action="nothing: it is written again by itself",
+        )
+
+    def _amend(self, reference: str, progress: Progress) -> bool:
+        """Write our answer into a Task; False where somebody else changed it meanwhile.
+
+        Servers refuse that with 409 or 412 and other words each, so the version that they hold now decides.
+        """
+        task = self.fhir.read(reference).body
+        changed = amended_task(task, progress)
+        if changed is None:
+            return True
+        try:
             self.fhir.transact(amendment_bundle([changed], []))
+        except PeerRefused:
+            if _version(self.fhir.read(reference).body) == _version(task):
+                raise
+            return False
+        return True
+
+
+def _version(resource: Mapping[str, object]) -> object:
+    meta = resource.get("meta")
+    return meta.get("versionId") if isinstance(meta, Mapping) else None
 
 
 def _is_task(order: Order) -> bool:

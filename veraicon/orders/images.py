@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from dicom_node.archive import Archive
-from dicom_node.reading import is_image_class
-from domain.errors import RequestInvalid
+from dicom_node.reading import is_image_class, read_volume
+from domain.errors import InputError, RequestInvalid
 from domain.identifiers import SeriesUid
+from domain.model_card import ModelCard, require_series_fits
 from domain.ordering import Order
+from domain.volume import to_patient_axes
 from veraicon.orders.rules import Verdict
 from veraicon.pulls import Puller
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,28 @@ def find_images(archive: Archive, order: Order, ours: Callable[[Sequence[str]], 
     arriving = [uid for uid in images if archive.is_arriving(uid)]
     settled = tuple(SeriesUid(uid) for uid in images if uid not in arriving)
     return FoundImages(settled, len(arriving))
+
+
+def fitting_series(archive: Archive, series_uids: Sequence[SeriesUid], card: ModelCard) -> tuple[SeriesUid, ...]:
+    """Return those of several series that the model can take: a study holds localizers and other contrasts too.
+
+    Where none fits, and where there is only one, all are returned: its job then says by name why not.
+    """
+    if len(series_uids) == 1:
+        return tuple(series_uids)
+    fitting = tuple(uid for uid in series_uids if _fits(archive, uid, card))
+    return fitting or tuple(series_uids)
+
+
+def _fits(archive: Archive, series_uid: SeriesUid, card: ModelCard) -> bool:
+    series = archive.series(series_uid)
+    try:
+        if series.modality == card.limits.modality:
+            require_series_fits(to_patient_axes(read_volume(archive.datasets(series))), card)
+            return True
+    except InputError as error:
+        _log.info("series left out of an order", action="order", series_uid=series_uid, code=error.code)
+    return False
 
 
 def fetch_images(puller: Puller, order: Order, verdict: Verdict) -> int:

@@ -19,6 +19,7 @@ from veraicon.orders.standing import OrderStanding
 from veraicon.orders.tables import DeliveryRow, NewsRow, OrderRow
 from veraicon.pipeline import JobState
 from veraicon.recall.outputs import Outputs, aware
+from veraicon.sections import RuleSettings
 from veraicon.tables import JobRow
 
 NEWS = TypeAdapter(News)
@@ -53,11 +54,22 @@ class Newsroom:
         The site's migrated database.
     channels : sequence of Channel
         Who is told: news is kept for those that want it when it is written down.
+    rules : sequence of RuleSettings
+        Which of them are told of an order that a rule covers.
     """
 
-    def __init__(self, engine: sa.Engine, book: OrderBook, jobs: Jobs, outputs: Outputs, channels: Sequence[Channel]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        book: OrderBook,
+        jobs: Jobs,
+        outputs: Outputs,
+        channels: Sequence[Channel],
+        rules: Sequence[RuleSettings] = (),
+    ) -> None:
         self._engine, self._jobs, self._book = engine, jobs, book
         self._standing, self._channels = OrderStanding(book, jobs, outputs), tuple(channels)
+        self._only = {rule.name: frozenset(rule.tell) for rule in rules if rule.tell}
 
     def collect(self) -> int:
         """Write down every change since the last time; return how many are new."""
@@ -120,6 +132,7 @@ class Newsroom:
         content = NEWS.dump_python(news, mode="json")
         request_id = draft.jobs[0].request_id if draft.kind.startswith("job.") else ""
         now = datetime.now(UTC)
+        only = self._only.get(row.rule) if row else None
         with Session(self._engine) as session:
             session.add(
                 NewsRow(
@@ -133,6 +146,6 @@ class Newsroom:
                 )
             )
             for channel in self._channels:
-                if channel.wants(news):
+                if (only is None or channel.name in only) and channel.wants(news):
                     session.add(DeliveryRow(news_id=draft.news_id, channel=channel.name, state=_WAITING, next_at=now))
             session.commit()

@@ -13,13 +13,14 @@ from dicom_node.archive import Archive
 from domain.errors import IncompleteSeries, PeerError, RequestInvalid, ResourceNotFound, VeraiconError
 from domain.generation import GenerationRequest
 from domain.identifiers import SeriesUid, derive_uuid
+from domain.model_card import ModelCard
 from domain.ordering import Order
 from fhir_adapter.orders_as_fhir import study_of_focus
 from fhir_adapter.store import FhirStore
 from veraicon import faults
 from veraicon.jobs import Jobs
 from veraicon.orders.book import OrderBook, order_of
-from veraicon.orders.images import fetch_images, find_images, names_images
+from veraicon.orders.images import fetch_images, find_images, fitting_series, names_images
 from veraicon.orders.rules import Verdict, judge
 from veraicon.orders.tables import OrderRow
 from veraicon.pipeline import JobState
@@ -44,6 +45,8 @@ class OrderPlacing:
         Returns what fetches from a peer by its name.
     ours : callable
         Returns those of some series that we published.
+    card : callable
+        Returns the card of the site's model.
     """
 
     book: OrderBook
@@ -54,6 +57,7 @@ class OrderPlacing:
     generation: GenerationSettings
     puller: Callable[[str], Puller]
     ours: Callable[[Sequence[str]], set[str]]
+    card: Callable[[], ModelCard]
 
     def place_due(self) -> int:
         """Look at every order that is due; return how many were looked at."""
@@ -73,7 +77,7 @@ class OrderPlacing:
         try:
             self._place(row, order, verdict)
         except PeerError as error:
-            self._wait(row, verdict, "the peer that is to give its images does not answer as it should", error)
+            self._wait(row, verdict, "a PACS or FHIR server that it needs does not give what is asked of it", error)
         except (ResourceNotFound, IncompleteSeries) as error:
             self._wait(row, verdict, "its images are not at the peer, or not whole", error)
         except VeraiconError as error:
@@ -89,7 +93,7 @@ class OrderPlacing:
         return len(under_way)
 
     def _place(self, row: OrderRow, order: Order, verdict: Verdict) -> None:
-        self._require_model(verdict)
+        card = self._require_model(verdict)
         order = self._with_images(order)
         found = find_images(self.archive, order, self.ours)
         if not found.settled and not found.arriving and verdict.fetch:
@@ -101,10 +105,12 @@ class OrderPlacing:
             )
             self._wait(row, verdict, reason, None)
             return
-        requests = [one for uid in found.settled for one in self._requests(order, verdict, uid)]
+        series = fitting_series(self.archive, found.settled, card)
+        requests = [one for uid in series for one in self._requests(order, verdict, uid)]
         faults.reach("order:found")
         for request in requests:
             self.jobs.submit(request)
+            faults.reach("order:submitting")
         faults.reach("order:submitted")
         self.book.requested(row.order_id, [request.request_id for request in requests], rule=verdict.rule)
         _log.info("order requested", action="order", order_id=row.order_id, rule=verdict.rule, requests=len(requests))
@@ -130,13 +136,16 @@ class OrderPlacing:
         study_uid, accession = study_of_focus(self.fhir.read(order.focus))
         return replace(order, study_uid=study_uid, accession=accession)
 
-    def _require_model(self, verdict: Verdict) -> None:
-        if verdict.model != self.generation.model:
+    def _require_model(self, verdict: Verdict) -> ModelCard:
+        """Return the card of the site's model, if it is the one that is meant: by its name, or as the settings call it."""
+        card = self.card()
+        if verdict.model not in (self.generation.model, card.name):
             raise RequestInvalid(
                 found=f"an order for the model {verdict.model[:64]!r}",
-                allowed=f"{self.generation.model}, which this site runs",
+                allowed=f"{card.name}, which this site runs",
                 action="order this model, or run a site with the other one",
             )
+        return card
 
     def _requests(self, order: Order, verdict: Verdict, series_uid: SeriesUid) -> list[GenerationRequest]:
         digest = self.archive.series_digest(series_uid)
@@ -148,7 +157,7 @@ class OrderPlacing:
             request_id=str(identity),
             series_uid=series_uid,
             series_digest=digest,
-            model=verdict.model,
+            model=self.generation.model,
             seed=identity.int % 2**31,
             guidance=self.generation.guidance,
             sampler_steps=self.generation.sampler_steps,

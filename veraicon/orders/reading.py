@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from domain.errors import RequestInvalid
 from domain.ordering import Order
 from fhir_adapter.generate_operation import order_of_parameters
+from fhir_adapter.hl7v2.message import read_message as read_hl7v2
+from fhir_adapter.hl7v2.orders import orders_of
 from fhir_adapter.json_text import parse_json
 from fhir_adapter.orders_as_fhir import order_of_resource
 from fhir_adapter.store import RawResource
+from veraicon.hl7v2.inbox import reading_of
+from veraicon.orders.webhook_orders import order_of_webhook
 from veraicon.settings import Settings
 
 FHIR_SENDER = "fhir"
@@ -25,6 +30,8 @@ def read_message(content: bytes, settings: Settings, *, sender: str = "") -> Ord
         If it is none of these, or malformed.
     """
     now = datetime.now(UTC)
+    if content.lstrip().startswith(b"MSH"):
+        return _of_hl7v2(content, settings, sender=sender, now=now)
     try:
         body = parse_json(content)
     except ValueError as error:
@@ -37,6 +44,10 @@ def read_message(content: bytes, settings: Settings, *, sender: str = "") -> Ord
         return order_of_parameters(body, sender=sender or "operation", now=now, fresh="test")[0]
     if isinstance(body, Mapping) and "resourceType" in body:
         return order_of_resource(RawResource(body, content), sender or FHIR_SENDER, now)
-    raise RequestInvalid(
-        found="JSON that is no FHIR resource", allowed="a FHIR R4 resource", action="give the message as it is sent"
-    )
+    return order_of_webhook(body, sender or "webhook", now, call="test")[0]
+
+
+def _of_hl7v2(content: bytes, settings: Settings, *, sender: str, now: datetime) -> Order:
+    """Return the first order of an HL7 v2 message."""
+    order = orders_of(read_hl7v2(content), reading_of(settings), now)[0].order
+    return replace(order, sender=sender) if sender else order

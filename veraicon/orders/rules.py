@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from domain.clinical import ClinicalFact
+from domain.errors import ConfigurationError, RequestInvalid
 from domain.ordering import Order
 from veraicon.asking import parse_asked
 from veraicon.sections import GenerationSettings, RuleSettings
@@ -84,10 +85,54 @@ def judge(order: Order, rules: Sequence[RuleSettings], generation: GenerationSet
     )
 
 
+def require_rules(rules: Sequence[RuleSettings], *, peers: Collection[str], channels: Collection[str]) -> None:
+    """Stop where a rule could never be followed: better at start than at the first order.
+
+    Parameters
+    ----------
+    peers : collection of str
+        Peers from which images can be fetched.
+    channels : collection of str
+        Channels that the site has.
+
+    Raises
+    ------
+    ConfigurationError
+        If two rules have one name, or one names an unknown peer or channel, or asks for what cannot be read.
+    """
+    seen: set[str] = set()
+    for rule in rules:
+        if rule.name in seen:
+            raise _unusable(rule, "has the name of an earlier one", "a name of its own")
+        seen.add(rule.name)
+        if rule.fetch and rule.fetch not in peers:
+            raise _unusable(rule, f"fetches from {rule.fetch!r}, which is no peer that we can call", _listed(peers))
+        unknown = [name for name in rule.tell if name not in channels]
+        if unknown:
+            raise _unusable(rule, f"tells {unknown[0]!r}, which is no channel of this site", _listed(channels))
+        try:
+            _asked_by(rule)
+        except RequestInvalid as error:
+            raise _unusable(rule, f"asks for {error.found}", error.allowed) from error
+
+
+def _unusable(rule: RuleSettings, found: str, allowed: str) -> ConfigurationError:
+    action = "correct [[rules]], then start again"
+    return ConfigurationError(f"rule {rule.name!r}, which {found}", allowed=allowed, action=action)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none is configured"
+
+
+def _asked_by(rule: RuleSettings) -> tuple[ClinicalFact, ...]:
+    return parse_asked([f"{kind}={value}" for kind, value in rule.ask.items()])
+
+
 def _verdict(
     order: Order, rule: RuleSettings, generation: GenerationSettings, *, reason: str, considered: tuple[Considered, ...]
 ) -> Verdict:
-    asked = {fact.text: fact for fact in parse_asked([f"{kind}={value}" for kind, value in rule.ask.items()])}
+    asked = {fact.text: fact for fact in _asked_by(rule)}
     asked |= {fact.text: fact for fact in order.asked}
     return Verdict(
         rule="" if rule is _DEFAULTS.get(rule.action) else rule.name,

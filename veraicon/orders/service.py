@@ -9,12 +9,15 @@ from functools import partial
 import sqlalchemy as sa
 import structlog
 
+from generators.cards import bundle_folder, read_card
 from veraicon.orders.channels import Channel, channels_of
 from veraicon.orders.newsroom import Newsroom
 from veraicon.orders.placing import OrderPlacing
+from veraicon.orders.rules import require_rules
 from veraicon.orders.telling import Telling
-from veraicon.peers import named_remote
+from veraicon.peers import named_remote, peers_of
 from veraicon.pulls import Puller
+from veraicon.settings import Settings
 from veraicon.wiring import Site
 
 _log = structlog.get_logger()
@@ -33,16 +36,30 @@ def placing_of(site: Site) -> OrderPlacing:
         generation=site.settings.generation,
         puller=lambda name: Puller(named_remote(site.settings, name), site.archive),
         ours=site.outputs.ours,
+        card=lambda: read_card(bundle_folder(site.settings.generation.model)),
     )
 
 
+def fetchable(settings: Settings) -> set[str]:
+    """Return the names of the peers from which images can be fetched."""
+    return {*peers_of(settings), *(peer.name for peer in settings.dicomweb)}
+
+
 class OrderService:
-    """Looks at orders, writes down what is new, and tells it: a thread for orders and news, and one for each channel."""
+    """Looks at orders, writes down what is new, and tells it: a thread for orders and news, and one for each channel.
+
+    Raises
+    ------
+    ConfigurationError
+        If a rule could never be followed.
+    """
 
     def __init__(self, site: Site, *, channels: tuple[Channel, ...] | None = None) -> None:
         self._channels = channels_of(site) if channels is None else channels
+        rules = site.settings.rules
+        require_rules(rules, peers=fetchable(site.settings), channels=[channel.name for channel in self._channels])
         self._placing = placing_of(site)
-        self._newsroom = Newsroom(site.engine, site.orders, site.jobs, site.outputs, self._channels)
+        self._newsroom = Newsroom(site.engine, site.orders, site.jobs, site.outputs, self._channels, rules)
         self._telling = Telling(site.engine, self._channels)
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._repeat, args=(self.look,), name="orders", daemon=True)]

@@ -16,6 +16,7 @@ from domain.identifiers import derive_fhir_id
 from fhir_adapter.bundles import amendment_bundle, publication_bundle
 from fhir_adapter.store import FhirStore
 from fhir_adapter.subscribing.classic import needs_writing, rest_hook
+from fhir_adapter.subscribing.polling import parse_criteria, with_revocations
 from fhir_adapter.subscribing.topics import topic_subscription
 from veraicon.artifacts import BYTES, ArtifactFolder
 from veraicon.sections import SubscriptionSettings
@@ -25,6 +26,7 @@ from veraicon.subscriptions.watches import Watches, watch_name
 _log = structlog.get_logger()
 
 HOOKS = "/hooks/fhir"
+_LONGEST_ERROR = 200
 
 
 def hook_token(folder: Path) -> str:
@@ -60,15 +62,17 @@ class SubscriptionKeeper:
         now = datetime.now(UTC)
         wanted = self._wanted(criteria, now)
         held = self._held(wanted["id"])
+        error = str((held or {}).get("error") or "")[:_LONGEST_ERROR]
         why = needs_writing(held, wanted, renew_before=now + timedelta(days=self.settings.days) / 2)
         if why:
             self._write(held, wanted)
-            _log.info("subscription written", action="subscribe", subscription=wanted["id"], why=why)
+            _log.info("subscription written", action="subscribe", subscription=wanted["id"], why=why, error=error)
             held = self._held(wanted["id"])
         status = str((held or {}).get("status", "gone"))
+        told = f"{status}: {error}" if error and status != "active" else status
 
         def note(row: WatchRow) -> None:
-            row.subscription, row.subscription_status = f"Subscription/{wanted['id']}", status
+            row.subscription, row.subscription_status = f"Subscription/{wanted['id']}", told
 
         self.watches.change(criteria, note)
         return status == "active"
@@ -90,7 +94,8 @@ class SubscriptionKeeper:
             return topic_subscription(
                 identity, settings.topic, filters, endpoint, self.token, end=end, heartbeat_s=settings.heartbeat_s
             )
-        return rest_hook(identity, criteria, endpoint, self.token, payload=settings.payload, end=end)
+        watched = with_revocations(parse_criteria(criteria)).text
+        return rest_hook(identity, watched, endpoint, self.token, payload=settings.payload, end=end)
 
     def _identity(self, criteria: str) -> str:
         return derive_fhir_id(self.token, "Subscription", criteria)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
 
-from domain.errors import VeraiconError
+from domain.errors import PeerError, RequestInvalid, Retry, VeraiconError
 from fhir_adapter.store import FhirStore, RawResource
 from fhir_adapter.subscribing.polling import parse_criteria, poll
 from veraicon import faults
@@ -36,9 +36,11 @@ class Poller:
     announcements: Announcements
     watches: Watches
     overlap: timedelta
+    # What the last whole poll read, by version, so that the overlap of polls costs the order book nothing.
+    _seen: dict[str, dict[str, object]] = field(default_factory=dict, init=False, repr=False)
 
-    def poll(self, criteria: str, *, nudged: bool, subscribed: bool) -> int:
-        """Poll one watch; return how many orders are new. A server that does not answer is noted, and asked again later.
+    def poll(self, criteria: str, *, nudged: bool, subscribed: bool) -> bool:
+        """Poll one watch; return whether the server answered to the end; where it did not, that is noted.
 
         Parameters
         ----------
@@ -48,19 +50,23 @@ class Poller:
             Whether the server should have announced what is found.
         """
         counts: Counter[Heard] = Counter()
-
-        def take(raw: RawResource) -> None:
-            counts[self.announcements.take(raw)] += 1
-            faults.reach("watch:taken")
-
         watermark = self.watches.watermark(criteria)
         first = watermark.newest is None
+        known, seen = {} if first else self._seen.get(criteria, {}), dict[str, object]()
+
+        def take(raw: RawResource) -> None:
+            version = raw.body.get("meta")
+            if version is None or known.get(raw.reference) != version:
+                counts[self.announcements.take(raw)] += 1
+                faults.reach("watch:taken")
+            seen[raw.reference] = version
+
         try:
             moved = poll(self.store, parse_criteria(criteria), watermark, take, overlap=self.overlap)
         except VeraiconError as error:
             self.watches.change(criteria, partial(_failed, counts=counts, error=error))
             _log.warning("the FHIR server was not asked to the end", action="poll", code=error.code, found=error.found)
-            return counts[Heard.NEW]
+            return False
 
         def note(row: WatchRow) -> None:
             _count(row, counts)
@@ -69,14 +75,27 @@ class Poller:
                 row.gaps += counts[Heard.NEW] + counts[Heard.TAKEN_BACK]
 
         self.watches.change(criteria, note)
-        return counts[Heard.NEW]
+        self._seen[criteria] = seen
+        return True
 
-    def take_focus(self, criteria: str, references: Sequence[str]) -> None:
-        """Read what notifications named, and keep it: a topic may announce what the criteria do not find."""
+    def take_focus(self, criteria: str, references: Sequence[str]) -> bool:
+        """Read what notifications named, and keep it: a topic may announce what the criteria do not find.
+
+        Returns
+        -------
+        bool
+            False where the server could not be reached for one of them; what it refuses (deleted since) is passed over.
+        """
         counts: Counter[Heard] = Counter()
-        for reference in references:
-            counts[self.announcements.take(self.store.read(reference))] += 1
+        reached = True
+        for reference in dict.fromkeys(references):
+            try:
+                counts[self.announcements.take(self.store.read(reference))] += 1
+            except (PeerError, RequestInvalid) as error:
+                reached = reached and error.retry is not Retry.BY_ITSELF
+                _log.warning("what a notification named cannot be read", action="subscribe", code=error.code)
         self.watches.change(criteria, lambda row: _count(row, counts))
+        return reached
 
 
 def _count(row: WatchRow, counts: Counter[Heard]) -> None:

@@ -27,6 +27,8 @@ _log = structlog.get_logger()
 SENDER = "fhir"
 _PAUSE_S = 0.2
 _LOCAL_POLL_S = 1.0
+# What failed is done again before its time: what asked for a poll may have been the only notification.
+_FIRST_PAUSE_S = 2.0
 # Heartbeats may be late by one.
 _MISSED_HEARTBEATS = 2.5
 
@@ -61,6 +63,8 @@ class SubscriptionService:
         self._heard: queue.SimpleQueue[tuple[str, Notification | None]] = queue.SimpleQueue()
         self._next_poll = dict.fromkeys(self._settings.criteria, 0.0)
         self._next_check = dict.fromkeys(self._settings.criteria, 0.0)
+        self._failures = dict.fromkeys(self._settings.criteria, 0)
+        self._unsettled = dict.fromkeys(self._settings.criteria, 0)
         self._active: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="subscriptions", daemon=True)
@@ -89,11 +93,13 @@ class SubscriptionService:
         for criteria in self._settings.criteria:
             now = time.monotonic()
             if self._subscribes and now >= self._next_check[criteria]:
-                self._next_check[criteria] = now + self._settings.check_s
                 self._check(criteria)
+                self._unsettled[criteria] = 0 if criteria in self._active else self._unsettled[criteria] + 1
+                self._next_check[criteria] = now + _pause_s(self._unsettled[criteria], self._settings.check_s)
             if criteria in nudged or now >= self._next_poll[criteria]:
-                self._next_poll[criteria] = now + self._poll_s
-                self._poller.poll(criteria, nudged=criteria in nudged, subscribed=criteria in self._active)
+                whole = self._poller.poll(criteria, nudged=criteria in nudged, subscribed=criteria in self._active)
+                self._failures[criteria] = 0 if whole else self._failures[criteria] + 1
+                self._next_poll[criteria] = time.monotonic() + _pause_s(self._failures[criteria], self._poll_s)
 
     def _take_heard(self) -> set[str]:
         """Note every notification that has come, and return the watches that it calls to look."""
@@ -130,3 +136,8 @@ class SubscriptionService:
                 self.look()
             except sa.exc.OperationalError as error:  # the database is away: the watermarks stay
                 _log.warning("subscriptions wait for the database", action="poll", error=type(error.orig).__name__)
+
+
+def _pause_s(failures: int, regular_s: float) -> float:
+    """Return how long to wait: regularly, or shorter after failures, growing up to that."""
+    return min(regular_s, _FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20)) if failures else regular_s

@@ -65,8 +65,10 @@ class Watches:
 
         self.change(criteria, note)
 
-    def forget(self, criteria: str) -> None:
-        """Remove a watch: the next poll of its criteria begins with everything that the server has."""
-        with Session(self._engine) as session:
-            session.execute(sa.delete(WatchRow).where(col(WatchRow.criteria) == criteria))
-            session.commit()
+    def begin_anew(self, criteria: str) -> None:
+        """Have the next poll of a watch begin with everything that the server has."""
+
+        def clear(row: WatchRow) -> None:
+            row.newest = row.before = None
+
+        self.change(criteria, clear)

@@ -22,9 +22,18 @@ from dicom_node.holding.transactions import in_transaction
 from domain.errors import RequestInvalid, ResourceNotFound, VerificationFailed
 from provenance.canonical import instant, sha256_digest
 from provenance.digesting.merkle import EMPTY_ROOT, Node, consistency_path, inclusion_path, leaf_hash, node_hash, tree_root
-from provenance.log_proof import ENTRY_KINDS, KEY_ENTRY, LogProof, TreeHead, log_entry, sign_head, verified_head
-from provenance.signatures.keyring import without_times
-from provenance.signing import SigningKey
+from provenance.log_proof import (
+    ATTESTATION_ENTRY,
+    ENTRY_KINDS,
+    KEY_ENTRY,
+    LogProof,
+    TreeHead,
+    log_entry,
+    sign_head,
+    verified_head,
+)
+from provenance.signatures.keyring import require_valid_at, without_times
+from provenance.signing import SigningKey, key_id_of
 from veraicon.tables import LogHeadRow, LogIdentityRow, LogLeafRow, LogNodeRow
 from veraicon.transparency.check import KeptProof, LogReport, check_log
 
@@ -66,7 +75,8 @@ class TransparencyLog:
         Raises
         ------
         VerificationFailed
-            If the log in the database is not what its last tree head says: nothing is put on top of it.
+            If the log in the database is not what its last tree head says: nothing is put on top of it. And if the key of a
+            new attestation has stopped: its signer has a new key by now.
         """
         if kind not in ENTRY_KINDS:
             raise RequestInvalid(
@@ -176,6 +186,8 @@ class TransparencyLog:
         self._require_sound_end(session, index, last)
         # Clocks of several machines differ; the log's own time never goes back.
         moment = _now() if last is None else max(_now(), _aware(last.signed_at))
+        if kind == ATTESTATION_ENTRY:
+            self._require_key_of(jws, moment)
         entry = log_entry(kind, digest, moment)
         session.add(
             LogLeafRow(
@@ -192,6 +204,12 @@ class TransparencyLog:
         head = sign_head(log_id, index + 1, tree_root(index + 1, _nodes(session)), moment, self._key)
         session.add(LogHeadRow(size=head.size, root=head.root, signed_at=head.signed_at, jws=head.jws))
         return index
+
+    def _require_key_of(self, jws: str, moment: datetime) -> None:
+        """An attestation is judged by the time of its entry: one that waited until its key had stopped would never be valid."""
+        kid, keys = key_id_of(jws), self._given_keys()
+        if kid in {one.get("kid") for one in keys["keys"]}:
+            require_valid_at(kid, keys, moment)
 
     def _require_sound_end(self, session: Session, size: int, last: LogHeadRow | None) -> None:
         if (last.size if last else 0) != size:

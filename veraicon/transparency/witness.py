@@ -11,17 +11,18 @@ RFC 6962 sections 5.3 and 5.4: monitors and auditors.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
 from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable, RequestInvalid, VerificationFailed
-from provenance.canonical import sha256_digest
-from provenance.digesting.merkle import require_consistent
-from provenance.log_proof import KEY_ENTRY, TreeHead, head_to_json, parse_hashes, verified_head
+from provenance.canonical import canonical_json, sha256_digest
+from provenance.digesting.merkle import Frontier, leaf_hash, require_consistent
+from provenance.log_proof import KEY_ENTRY, TreeHead, claimed_head, head_to_json, parse_hashes, verified_head
 from provenance.signatures.keyring import with_successor, without_times
 from veraicon.artifacts import BYTES, save
 from veraicon.files import read_json
@@ -45,6 +46,9 @@ class LogSource(Protocol):
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
         """Return its proof that the tree of `first` entries is the beginning of that of `second`."""
 
+    def inclusion(self, index: int, size: int) -> tuple[bytes, tuple[bytes, ...]]:
+        """Return an entry, and its audit path in the tree of `size` entries."""
+
     def entries(self, start: int, end: int) -> list[dict[str, Any]]:
         """Return up to `PAGE` entries from `start` to before `end`."""
 
@@ -65,6 +69,11 @@ class LocalSource:
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
         """See `LogSource`."""
         return self._log.consistency(first, second)
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, tuple[bytes, ...]]:
+        """See `LogSource`."""
+        proof = self._log.prove(index, size)
+        return proof.entry, proof.path
 
     def entries(self, start: int, end: int) -> list[dict[str, Any]]:
         """See `LogSource`."""
@@ -88,6 +97,11 @@ class HttpSource:
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
         """See `LogSource`."""
         return parse_hashes(self._get("/log/consistency", first=first, second=second)["consistency"])
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, tuple[bytes, ...]]:
+        """See `LogSource`."""
+        proof = self._get("/log/proof", index=index, size=size)
+        return canonical_json(proof["entry"]), parse_hashes(proof["path"])
 
     def entries(self, start: int, end: int) -> list[dict[str, Any]]:
         """See `LogSource`."""
@@ -188,13 +202,13 @@ def witness(kept: Kept | None, source: LogSource, keys: Json | None = None) -> W
     trusted = pinned or source.keys()
     # It was verified when it was kept: a key that was revoked since does not make it another head.
     before = verified_head(kept.head, without_times(trusted)) if kept else None
-    if pinned:
-        for document in _key_documents(source, before.size if before else 0):
-            trusted = _followed(trusted, document)
-    now = verified_head(jws, trusted)
+    claimed = claimed_head(jws)
     if before is not None:
-        _require_grown(before, now, source)
-    return Witnessed(before, now, trusted)
+        _require_grown(before, claimed, source)
+    if pinned:
+        for document, logged_at in _key_documents(source, before, claimed):
+            trusted = _followed(trusted, document, logged_at)
+    return Witnessed(before, verified_head(jws, trusted), trusted)
 
 
 def _require_grown(before: TreeHead, now: TreeHead, source: LogSource) -> None:
@@ -211,21 +225,64 @@ def _require_grown(before: TreeHead, now: TreeHead, source: LogSource) -> None:
         raise _rewritten(f"a log that does not begin with the {before.size} entries that were kept: {error.found}") from error
 
 
-def _key_documents(source: LogSource, start: int) -> Iterator[str]:
-    """The documents of keys among the new entries, in order."""
-    while page := source.entries(start, start + PAGE):
+def _key_documents(source: LogSource, before: TreeHead | None, now: TreeHead) -> list[tuple[str, datetime]]:
+    """Return the documents of keys among the new entries, in order, with the time of each; all new entries are those of `now`.
+
+    The tree is computed again from them: an entry that is in no tree, or one that is held back, would change whom we trust.
+    """
+    frontier, time = _frontier(source, before), before.signed_at if before else None
+    place, found = before.size if before else 0, list[tuple[str, datetime]]()
+    while place < now.size:
+        page = source.entries(place, min(place + PAGE, now.size))[: now.size - place]
+        if not page:
+            raise _rewritten(f"a log that does not give its entries from {place} on")
         for item in page:
-            entry, document = item.get("entry"), item.get("document")
-            if not isinstance(entry, dict) or entry.get("kind") != KEY_ENTRY or not isinstance(document, str):
-                continue
-            if sha256_digest(document.encode()) == entry.get("digest"):
-                yield document
-        start += PAGE
+            entry, content, logged_at = _entry_of(item)
+            if not (time or logged_at) <= logged_at <= now.signed_at:
+                raise _rewritten("an entry that is earlier than the one before it, or later than the tree head above it")
+            frontier.add(leaf_hash(content))
+            time = logged_at
+            if entry.get("kind") == KEY_ENTRY:
+                found.append((_document_of(item, entry), logged_at))
+        place += len(page)
+    if frontier.root != now.root:
+        raise _rewritten("entries that are not those of its own tree head")
+    return found
 
 
-def _followed(trusted: Json, document: str) -> Json:
+def _frontier(source: LogSource, before: TreeHead | None) -> Frontier:
+    """The end of the tree that was kept, shown by its last entry."""
+    if before is None or not before.size:
+        return Frontier()
+    entry, path = source.inclusion(before.size - 1, before.size)
+    frontier = Frontier.after(leaf_hash(entry), before.size, path)
+    if frontier.root != before.root:
+        raise _rewritten("a last entry that is not in the tree of the head that was kept")
+    return frontier
+
+
+def _entry_of(item: object) -> tuple[dict[str, Any], bytes, datetime]:
+    """An entry, its bytes in the tree, and its time."""
     try:
-        return with_successor(trusted, document)
+        entry = dict(item["entry"])  # type: ignore[index]  # an error of a kind that is caught, where it is no object
+        content, logged_at = canonical_json(entry), datetime.fromisoformat(entry["loggedAt"])
+        if logged_at.tzinfo is None:
+            raise ValueError("a time without a zone")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable("/log/entries") from error
+    return entry, content, logged_at
+
+
+def _document_of(item: Mapping[str, Any], entry: Json) -> str:
+    document = item.get("document")
+    if not isinstance(document, str) or sha256_digest(document.encode()) != entry.get("digest"):
+        raise _rewritten("an entry of a key without its document")
+    return document
+
+
+def _followed(trusted: Json, document: str, logged_at: datetime) -> Json:
+    try:
+        return with_successor(trusted, document, logged_at)
     except VerificationFailed:
         return trusted  # no trusted key signed it, so it changes nobody's trust
 

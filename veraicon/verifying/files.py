@@ -9,8 +9,10 @@ import base64
 import json
 import multiprocessing
 import os
+import re
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from domain.errors import RequestInvalid
-from fhir_adapter.json_text import parse_json
+from fhir_adapter.json_text import parse_json_once
 from provenance.as_fhir import SIDECAR_TITLE
 from provenance.attest import PROV_NAME, SIDECAR_NAME
 from provenance.canonical import from_base64url
@@ -40,6 +43,12 @@ _MAX_JSON_BYTES = 64 * 2**20
 # So many instances are worth the half second that further processes take to start.
 _WORTH_PROCESSES = 400
 _CHUNK = 25
+# A data set in Explicit VR without the preamble of a file: it is read by some programs, and not by us.
+_NO_PREAMBLE = re.compile(rb"[\x02\x08]\0.\0[A-Z]{2}", re.DOTALL)
+# A deflated file may be inflated to so much, or to so many times its own size: what is more, nobody publishes.
+_MAX_INFLATED_BYTES, _MAX_INFLATED_TIMES = 2**28, 20
+_INFLATED_AT_A_TIME = 2**20
+_META_START = 128 + 4 + 12  # preamble, DICM, and the element with the length of the file meta information (PS3.10 7.1)
 
 
 @dataclass
@@ -52,6 +61,10 @@ class Found:
         Files that should be something of ours and cannot be read, with the reason.
     superseding : list of mapping
         Provenance resources that take others back.
+    bundles : list of list of mapping
+        The resources of each Bundle.
+    passed_over : list of Path
+        Files that are nothing we know.
     """
 
     dicom: list[Path] = field(default_factory=list)
@@ -62,26 +75,53 @@ class Found:
     resources: list[Json] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     prov: list[str] = field(default_factory=list)
+    bundles: list[list[Json]] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
 
     def take_json(self, path: Path) -> None:
         """Sort in a JSON file; one that is nothing of ours is passed over."""
         try:
             content = read_small_json(path)
         except RequestInvalid as error:
-            if path.name in _NAMED:
+            if path.name in _NAMED or _names_us(path):
                 self.broken.append((path, error.found))
+            else:
+                self.passed_over.append(path)
             return
         if str(content.get("version", "")).startswith("veraicon-sidecar/") or ("jws" in content and "log" in content):
             self.sidecars.append(content)
         elif path.name == SIDECAR_NAME:
             self.broken.append((path, "no sidecar"))
         elif path.name == PROV_NAME:
-            self.prov.append(path.read_text(encoding="utf-8"))
-        for resource in _resources_of(content):
+            self._take_prov(path, content)
+        resources = list(resources_of(content))
+        if content.get("resourceType") == "Bundle":
+            self._take_bundle(path, content, resources)
+        elif not resources and content not in self.sidecars and path.name not in _NAMED:
+            self.passed_over.append(path)
+        for resource in resources:
             self._take_resource(resource)
 
+    def _take_bundle(self, path: Path, content: Json, resources: list[dict[str, Any]]) -> None:
+        self.bundles.append(list(resources))
+        entries = content.get("entry")
+        lost = len(entries) - len(resources) if isinstance(entries, list) else 0
+        if lost and any(_is_provenance(one) for one in resources):
+            self.broken.append((path, f"a Bundle with {lost} entries that hold no resource with a type and an id"))
+
+    def _take_prov(self, path: Path, content: Json) -> None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            self.broken.append((path, "PROV-JSON that is not in UTF-8"))
+            return
+        if isinstance(content.get("activity", {}), Mapping):
+            self.prov.append(text)
+        else:
+            self.broken.append((path, "no PROV-JSON: its activities are no object"))
+
     def _take_resource(self, resource: Json) -> None:
-        if resource["resourceType"] != "Provenance":
+        if not _is_provenance(resource):
             self.resources.append(resource)
         elif _is_superseding(resource):
             self.superseding.append(resource)
@@ -135,8 +175,10 @@ def _take(found: Found, path: Path, *, named: bool = False) -> None:
         found.notices.append(path.read_text(encoding="ascii", errors="replace"))
     elif path.suffix.lower() == ".json" or (named and head.lstrip()[:1] == b"{"):
         found.take_json(path)
-    elif named or path.suffix.lower() in {".dcm", ".dicom"}:
+    elif named or path.suffix.lower() in {".dcm", ".dicom"} or _NO_PREAMBLE.match(head):
         found.broken.append((path, f"{os.path.getsize(path)} bytes that are no DICOM file (DICM at byte 128)"))
+    else:
+        found.passed_over.append(path)
 
 
 def _take_beside(found: Found, folder: Path, but: Path | None = None) -> None:
@@ -158,7 +200,7 @@ def read_small_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise ValueError("too long")
-        content = parse_json(path.read_bytes())
+        content = parse_json_once(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RequestInvalid(
             found=f"{path.name}, which cannot be read as JSON", allowed="a JSON object", action="ask for the file again"
@@ -168,13 +210,27 @@ def read_small_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _resources_of(content: Json) -> Iterator[dict[str, Any]]:
+def _names_us(path: Path) -> bool:
+    """Whether a file that is no JSON was to be something of ours: cut off, or with a member that is named twice."""
+    return path.stat().st_size <= _MAX_JSON_BYTES and b"veraicon" in path.read_bytes()
+
+
+def resources_of(content: Json) -> Iterator[dict[str, Any]]:
     """Yield the resources of a Bundle, or the one that the content is; what has no type and id is none."""
     entries = content.get("entry") if content.get("resourceType") == "Bundle" else [{"resource": content}]
     for entry in entries if isinstance(entries, list) else []:
         resource = entry.get("resource") if isinstance(entry, Mapping) else None
-        if isinstance(resource, dict) and isinstance(resource.get("resourceType"), str) and isinstance(resource.get("id"), str):
+        if isinstance(resource, dict) and _is_name(resource.get("resourceType")) and _is_name(resource.get("id")):
             yield resource
+
+
+def _is_name(value: object) -> bool:
+    """Whether it is a type or an id by FHIR's rules, in so far as one can be derived, compared and printed."""
+    return isinstance(value, str) and value.isascii() and value.isprintable()
+
+
+def _is_provenance(resource: Json) -> bool:
+    return bool(resource["resourceType"] == "Provenance")
 
 
 def _same_content(one: Json, other: Json) -> bool:
@@ -196,7 +252,7 @@ def sidecar_in(resource: Json) -> dict[str, Any] | None:
     """Return the sidecar that an attestation's DocumentReference holds; None where it holds none."""
     try:
         held = [one["attachment"] for one in resource["content"] if one["attachment"].get("title") == SIDECAR_TITLE]
-        content = json.loads(base64.b64decode(held[0]["data"])) if held else None
+        content = parse_json_once(base64.b64decode(held[0]["data"])) if held else None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return content if isinstance(content, dict) else None
@@ -205,7 +261,9 @@ def sidecar_in(resource: Json) -> dict[str, Any] | None:
 def request_of(sidecar: Json) -> str:
     """Return the request that a sidecar says that it is about, not verified; empty where it says none."""
     try:
-        return str(json.loads(from_base64url(sidecar["jws"].split(".")[1]))["statement"]["requestId"])
+        request = str(json.loads(from_base64url(sidecar["jws"].split(".")[1]))["statement"]["requestId"])
+        request.encode("utf-8")  # half a character names nothing
+        return request
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
         return ""
 
@@ -274,12 +332,28 @@ def _examine_chunk(chunk: Sequence[Path]) -> list[InstanceFinding | None]:
 
 def _examine(path: Path, statements: Statements) -> InstanceFinding | None:
     try:
+        _require_inflatable(path)
         ds: Dataset = dcmread(path)
         if ds.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return None
     except Exception as error:  # noqa: BLE001 (the stated edge: a hostile file may make the reader fail in any way)
         return unreadable(f"a file that cannot be read as DICOM: reading it ended in {type(error).__name__}")
     return examine(ds, statements)
+
+
+def _require_inflatable(path: Path) -> None:
+    """Inflate a deflated file once, and keep nothing: the reader would take all of it into memory at once."""
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    allowed = max(_MAX_INFLATED_BYTES, _MAX_INFLATED_TIMES * path.stat().st_size)
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as stream:
+        stream.seek(_META_START + meta.FileMetaInformationGroupLength)
+        while not inflater.eof and (rest := inflater.unconsumed_tail or stream.read(_INFLATED_AT_A_TIME)):
+            size += len(inflater.decompress(rest, _INFLATED_AT_A_TIME))
+            if size > allowed:
+                raise ValueError("a deflated file that would become too large")
 
 
 def _cores() -> int:

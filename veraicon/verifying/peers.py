@@ -25,7 +25,7 @@ from dicom_node.archive import Archive
 from dicom_node.calling import locating
 from dicom_node.calling.remote import Remote, RemoteSeries, RemoteStudy
 from dicom_node.holding.headers import text_of
-from domain.errors import IncompleteSeries, PeerAnswerInvalid, PeerRefused, RequestInvalid, VerificationFailed
+from domain.errors import IncompleteSeries, PeerAnswerInvalid, PeerRefused, RequestInvalid
 from provenance.as_dicom import extract
 from provenance.report import VerificationReport
 from provenance.verification import verify_series
@@ -225,7 +225,7 @@ def _counted(archive: Archive, series: RemoteSeries, carrying: Counter[bool]) ->
         ds = archive.read(reference)
         try:
             carrying[extract(ds) is not None] += 1
-        except VerificationFailed:
+        except Exception:  # noqa: BLE001 (the stated edge: a hostile block may fail in any way, and the report says that it does)
             carrying[True] += 1
         yield ds
 

@@ -6,7 +6,7 @@ what the FHIR server or store holds that the settings name. Keys: those given, e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from domain.errors import RequestInvalid, UnreadableInstance
 from domain.identifiers import derive_fhir_id
 from provenance.attest import SIDECAR_NAME
 from provenance.checks import names
+from provenance.checks.companions import check_attestation
 from provenance.checks.instance import InstanceFinding, Statements
 from provenance.lineage import Lineage, of_instance, of_sidecar
 from provenance.report import Claim, Truth, VerificationReport, sum_up
@@ -30,6 +31,8 @@ from veraicon.verifying.files import (
     look_in,
     read_small_json,
     request_of,
+    resources_of,
+    sidecar_in,
 )
 
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ def verify(
     RequestInvalid
         If there is nothing to verify in a folder, or no key to trust. A broken object is no error: its claims are false.
     """
+    target = target.resolve()  # what belongs to it may lie in the folder above, however it was named
     trusted = trusted_keys(keys, settings)
     found = look_in(target) if target.is_dir() else look_beside(target)
     if provenance is not None:
@@ -158,7 +162,15 @@ def _file_report(
     statements = Statements(keys)
     request = _request_of(findings[0], statements)
     beside = ask(request, _beside(found, request, only=True)) if request else _beside(found, "", only=True)
-    return replace(judge_instance(findings[0], keys, beside, statements=statements), about=findings[0].sop_instance_uid)
+    report = replace(judge_instance(findings[0], keys, beside, statements=statements), about=findings[0].sop_instance_uid)
+    # A second Provenance of the same id contradicts the one that was judged.
+    others = [one for one in found.provenances if beside.provenance and one["id"] == beside.provenance["id"]]
+    contradicting = [
+        replace(verify_provenance(one, keys, beside=replace(beside, provenance=one)), about=str(one["id"]))
+        for one in others
+        if one is not beside.provenance
+    ]
+    return _with_parts([report, *contradicting, *_unfit(found, _attested_resources([beside], found, keys))])
 
 
 def _folder_report(findings: Sequence[InstanceFinding], found: Found, keys: Json, ask: AskSite) -> VerificationReport:
@@ -180,15 +192,61 @@ def _folder_report(findings: Sequence[InstanceFinding], found: Found, keys: Json
             shared[jws] = judge_beside(members, keys, asked[request], statements=statements)
         report = judge_series(members, keys, asked[request], statements=statements, about=shared[jws])
         parts.append(replace(report, about=series_uid))
-    parts += [_broken(path, why) for path, why in found.broken]
     parts += _left_over(found, asked, keys)
+    named = _attested_resources(asked.values(), found, keys)
+    parts += _unfit(found, named)
     if not parts:
         raise RequestInvalid(
             found="a folder with nothing to verify",
             allowed="DICOM files, attestation sidecars, FHIR resources",
             action="name the folder of a series",
         )
+    return _with_parts([*parts, *_passed_over(found, named)])
+
+
+def _with_parts(parts: Sequence[VerificationReport]) -> VerificationReport:
     return parts[0] if len(parts) == 1 else sum_up(parts)
+
+
+def _unfit(found: Found, named: set[str]) -> list[VerificationReport]:
+    """One part for each file that is broken, and for each Bundle with published resources and others beside them."""
+    parts = [_broken(path, why) for path, why in found.broken]
+    for bundle in found.bundles:
+        names_of = [f"{one['resourceType']}/{one['id']}" for one in bundle if one["resourceType"] != "Provenance"]
+        strangers = sorted({name for name in names_of if name not in named})
+        ours = len(names_of) < len(bundle) or len(strangers) < len(names_of)
+        if named and ours and strangers:
+            why = f"{len(strangers)} resources that no attestation names, first {strangers[0]}"
+            parts.append(_one_claim("Bundle", Claim(names.RESOURCES, Truth.FALSE, why)))
+    return parts
+
+
+def _attested_resources(asked: Iterable[Beside], found: Found, keys: Json) -> set[str]:
+    """References that the attestations which hold name; and of the documents that hold one of these attestations."""
+    if not found.resources:
+        return set()
+    sidecars = [*found.sidecars, *(one.attestation for one in asked if one.attestation)]
+    known = {one.jws: one for one in (check_attestation(content, keys)[0] for content in sidecars) if one}
+    named = {reference for one in known.values() for reference in one.resources}
+    for resource in found.resources:
+        held = sidecar_in(resource)
+        attested = known.get(str(held.get("jws"))) or check_attestation(held, keys)[0] if held else None
+        if attested is None:
+            continue
+        named |= set(attested.resources)
+        if resource["id"] == derive_fhir_id(attested.statement.request_id, "DocumentReference", "attestation"):
+            named.add(f"DocumentReference/{resource['id']}")
+    return named
+
+
+def _passed_over(found: Found, named: set[str]) -> list[VerificationReport]:
+    """What is nothing of ours makes nothing false, and is told: neither can be said of it."""
+    others = {f"{one['resourceType']}/{one['id']}" for one in found.resources} - named if named else set[str]()
+    told = [*(path.name for path in found.passed_over), *sorted(others)]
+    if not told:
+        return []
+    why = f"{len(found.passed_over)} files and {len(others)} FHIR resources are nothing that was published, first {told[0]}"
+    return [VerificationReport("file", (Claim(names.READABLE, Truth.NOT_CHECKABLE, why),), frozenset(), about="passed over")]
 
 
 def _left_over(found: Found, asked: Mapping[str, Beside], keys: Json) -> list[VerificationReport]:
@@ -216,17 +274,29 @@ def _json_report(target: Path, found: Found, keys: Json, ask: AskSite) -> Verifi
         content = read_small_json(target)
     except RequestInvalid as error:
         return _broken(target, error.found)
-    sidecar = content if "jws" in content else next(iter(found.sidecars), None)
-    request = request_of(sidecar) if sidecar else ""
-    beside = _beside(found, request, only=True)
-    beside = ask(request, replace(beside, attestation=sidecar)) if request else replace(beside, attestation=sidecar)
-    if content.get("resourceType") == "Provenance":
-        return verify_provenance(content, keys, beside=beside)
     if "jws" in content:
-        return verify_sidecar(content, keys, beside=beside)
-    if content.get("resourceType") == "Bundle" and found.provenances:
-        return verify_provenance(found.provenances[0], keys, beside=beside)
-    return _broken(target, f"{target.name}, which is no DICOM file, Provenance, Bundle with one, or sidecar")
+        beside = _asked_beside(found, content, ask)
+        return _with_parts(
+            [verify_sidecar(content, keys, beside=beside), *_unfit(found, _attested_resources([beside], found, keys))]
+        )
+    # Its own ones, each of them: one that lies beside it says nothing of it.
+    own = [one for one in resources_of(content) if one["resourceType"] == "Provenance"]
+    if not own:
+        return _broken(target, f"{target.name}, which is no DICOM file, Provenance, Bundle with one, or sidecar")
+    by_provenance = {derive_fhir_id(request_of(one), "Provenance"): one for one in reversed(found.sidecars)}
+    first = next(iter(found.sidecars), None)
+    besides = [_asked_beside(found, by_provenance.get(one["id"], first), ask) for one in own]
+    reports = [verify_provenance(one, keys, beside=beside) for one, beside in zip(own, besides, strict=True)]
+    if len(reports) > 1:
+        reports = [replace(report, about=str(one["id"])) for one, report in zip(own, reports, strict=True)]
+    return _with_parts([*reports, *_unfit(found, _attested_resources(besides, found, keys))])
+
+
+def _asked_beside(found: Found, sidecar: Json | None, ask: AskSite) -> Beside:
+    """What lies beside, and what the site holds, of the request of a sidecar."""
+    request = request_of(sidecar) if sidecar else ""
+    beside = replace(_beside(found, request, only=True), attestation=sidecar)
+    return ask(request, beside) if request else beside
 
 
 def _beside(found: Found, request: str, *, only: bool) -> Beside:
@@ -252,5 +322,8 @@ def _request_of(finding: InstanceFinding, statements: Statements) -> str:
 
 
 def _broken(path: Path, why: str) -> VerificationReport:
-    claim = Claim(names.READABLE, Truth.FALSE, why)
-    return VerificationReport("file", (claim,), frozenset({names.READABLE}), about=path.name)
+    return _one_claim("file", Claim(names.READABLE, Truth.FALSE, why), about=path.name)
+
+
+def _one_claim(subject: str, claim: Claim, about: str = "") -> VerificationReport:
+    return VerificationReport(subject, (claim,), frozenset({claim.name}), about=about)

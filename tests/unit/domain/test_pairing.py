@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from domain.errors import PatientMismatch
 from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid
-from domain.pairing import PatientCandidate, choose_patient
+from domain.pairing import ACCESSION, ORDER, STUDY_UID, PatientCandidate, Pointer, choose_patient
 from domain.series import ImagingSeries
 
 _SYSTEMS = st.sampled_from(["", "http://a.example", "http://b.example"])
@@ -71,3 +72,73 @@ def test_birth_date_speaks_against_but_its_absence_says_nothing() -> None:
     assert choose_patient(_series(identifier), [patient])[0] is patient
     with pytest.raises(PatientMismatch, match="birth date"):
         choose_patient(replace(_series(identifier), birth_date="1980-01-02"), [patient])
+
+
+_POINTERS = st.lists(
+    st.builds(Pointer, st.sampled_from([STUDY_UID, ACCESSION, ORDER]), st.sampled_from(["", "Patient/1", "Patient/2"])),
+    max_size=4,
+)
+_PEOPLE = st.lists(
+    st.builds(
+        PatientCandidate,
+        st.sampled_from(["Patient/1", "Patient/2", "Patient/3"]),
+        st.lists(_IDENTIFIERS, max_size=2).map(tuple),
+        st.sampled_from([None, "1980-01-01"]),
+    ),
+    max_size=3,
+    unique_by=lambda candidate: candidate.reference,
+)
+_ACCEPTED = st.sets(st.sampled_from([STUDY_UID, ACCESSION, ORDER]))
+
+
+def _outcome(
+    identifier: PatientIdentifier, people: list[PatientCandidate], pointers: list[Pointer], accept: set[str]
+) -> str | None:
+    try:
+        return choose_patient(_series(identifier, "1980-01-01"), people, pointers, accept=accept)[0].reference
+    except PatientMismatch:
+        return None
+
+
+@pytest.mark.requirement("FHIR-PAIR-001")
+@given(_IDENTIFIERS, _PEOPLE, _POINTERS, _ACCEPTED, st.randoms())
+def test_order_and_repetition_never_change_who_is_paired(
+    identifier: PatientIdentifier, people: list[PatientCandidate], pointers: list[Pointer], accept: set[str], rng: Random
+) -> None:
+    shuffled_people, shuffled_pointers = people * 2, pointers * 2
+    rng.shuffle(shuffled_people)
+    rng.shuffle(shuffled_pointers)
+    expected = _outcome(identifier, people, pointers, accept)
+    assert _outcome(identifier, shuffled_people, shuffled_pointers, accept) == expected
+
+
+@pytest.mark.requirement("FHIR-PAIR-001")
+@given(_IDENTIFIERS, _PEOPLE, _POINTERS, _ACCEPTED, st.data())
+def test_a_part_of_the_evidence_never_pairs_another_patient_than_the_whole(
+    identifier: PatientIdentifier,
+    people: list[PatientCandidate],
+    pointers: list[Pointer],
+    accept: set[str],
+    data: st.DataObject,
+) -> None:
+    chosen = _outcome(identifier, people, pointers, accept)
+    part = data.draw(st.lists(st.sampled_from(pointers), unique=True)) if pointers else []
+    some = data.draw(st.lists(st.sampled_from(people), unique_by=lambda person: person.reference)) if people else []
+    of_part = _outcome(identifier, some, part, accept)
+    if chosen is not None:
+        assert of_part in (None, chosen)
+
+
+@pytest.mark.requirement("FHIR-PAIR-001")
+@given(_IDENTIFIERS, _PEOPLE, _POINTERS, _ACCEPTED, st.sampled_from([STUDY_UID, ACCESSION, ORDER]))
+def test_evidence_of_another_patient_never_leaves_a_pairing_standing(
+    identifier: PatientIdentifier, people: list[PatientCandidate], pointers: list[Pointer], accept: set[str], kind: str
+) -> None:
+    chosen = _outcome(identifier, people, pointers, accept)
+    if chosen is not None:
+        assert _outcome(identifier, people, [*pointers, Pointer(kind, "Patient/else")], accept) is None
+        assert _outcome(identifier, people, [*pointers, Pointer(kind, "")], accept) is None
+        again = PatientCandidate("Patient/else", (identifier,))
+        carries = any(one.value == identifier.value and identifier.system in ("", one.system)
+                      for person in people if person.reference == chosen for one in person.identifiers)  # fmt: skip
+        assert _outcome(identifier, [*people, again], pointers, accept) is None or not carries

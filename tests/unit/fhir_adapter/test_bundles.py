@@ -110,7 +110,7 @@ def test_a_single_resource_is_taken_and_what_a_search_says_about_itself_is_not()
         (["Patient"], "no object"),
         ({"name": "x"}, "without a resourceType"),
         ({"resourceType": "12"}, "without a resourceType"),
-        (bundle("document", {"resource": patient()}), "another type"),
+        (bundle("document", {"resource": patient()}), "of type document"),
         (bundle("collection"), "without entries"),
         (bundle("collection", "x"), "entry 0 that is no object"),
         (bundle("collection", {"fullUrl": "x"}), "entry 0 without a resource"),

@@ -12,6 +12,7 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 THO = "http://terminology.hl7.org/CodeSystem"
 RESEARCH = {"purpose": [{"system": f"{THO}/v3-ActReason", "code": "HRESCH"}]}
 TREATMENT = {"purpose": [{"system": f"{THO}/v3-ActReason", "code": "TREAT"}]}
+ACT = f"{THO}/v3-ActCode"
 PRIVACY = concept("patient-privacy", "Privacy", f"{THO}/consentscope")
 
 
@@ -31,6 +32,12 @@ def check(*consents, labels=()):
         ([research_consent(provision={"type": "deny", "period": {"start": "2026-06-02"}})], "no restriction found"),
         ([research_consent(scope=PRIVACY, provision={"type": "deny", **TREATMENT})], "no restriction found"),
         ([research_consent(status="rejected"), research_consent("k2")], "research permitted by 1 active Consent"),
+        (
+            [research_consent(provision={"type": "permit", "class": [{"code": "x"}]})],
+            "no denial found; 1 active Consent(s) permit",
+        ),
+        ([research_consent(policyRule=concept("OPTIN", "x", ACT))], "research permitted by 1 active Consent"),
+        ([research_consent(policyRule=concept("OPTINR", "x", ACT))], "no denial found; 1 active Consent(s) permit"),
     ],
 )
 def test_what_does_not_forbid_the_use_is_said_in_words(consents, words):
@@ -47,6 +54,10 @@ def test_what_does_not_forbid_the_use_is_said_in_words(consents, words):
         research_consent(provision={"type": "permit", "provision": [{"type": "permit", "provision": [{"type": "deny"}]}]}),
         research_consent(scope=PRIVACY, provision={"type": "permit", "provision": [{"type": "deny", **RESEARCH}]}),
         research_consent(status="rejected"),
+        research_consent(policyRule=concept("OPTOUT", "x", ACT)),
+        research_consent(policyRule=concept("OPTOUTE", "x", ACT), provision={"provision": [{"type": "permit", **RESEARCH}]}),
+        research_consent(provision={"type": "permit", "provision": [{"type": "deny", "class": [{"code": "Observation"}]}]}),
+        research_consent(provision={"provision": [{"type": "deny", "actor": [{"reference": {"display": "somebody"}}]}]}),
     ],
 )
 def test_a_denial_in_force_forbids_the_use_even_beside_a_permission(consent):
@@ -64,6 +75,7 @@ def test_a_denial_in_force_forbids_the_use_even_beside_a_permission(consent):
         {"scope": None},
         {"provision": ["deny"]},
         {"provision": {"type": "forbid"}},
+        {"provision": {"type": "permit", "provision": [{"code": [{"text": "no type"}]}]}},
         {"provision": {"type": "deny", "period": {"end": "soon"}}},
         {"modifierExtension": [{"url": "http://x"}]},
     ],
@@ -80,6 +92,12 @@ def test_a_consent_that_cannot_be_read_forbids_the_use(change):
 def test_a_restricting_label_on_the_patient_forbids_the_use(label):
     with pytest.raises(ConsentMissing, match=f"security label {label[1]} on the Patient"):
         check(research_consent(), labels=[label])
+
+
+@pytest.mark.requirement("FHIR-CTX-002")
+def test_a_narrowed_permission_does_not_lift_a_rejection():
+    with pytest.raises(ConsentMissing, match="rejected"):
+        check(research_consent(status="rejected"), research_consent("k2", provision={"type": "permit", "data": [{}]}))
 
 
 def test_a_label_that_restricts_nothing_does_not_forbid_the_use():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhir_adapter.json_text import canonical_json, parse_json, salted_digest, write_json
+from fhir_adapter.json_text import canonical_json, parse_json, parse_json_once, salted_digest, write_json
 
 NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12, places=6)
 VALUES = st.recursive(
@@ -64,3 +64,10 @@ def test_every_text_that_is_taken_can_be_written_and_digested_and_a_deeper_one_i
         assert canonical_json(taken)
         with pytest.raises(ValueError, match="nested too deeply"):
             parse_json(opening * 201 + "1" + closing * 201)
+
+
+def test_what_is_signed_names_no_member_twice() -> None:
+    assert parse_json_once(b'{"a": {"b": 1.50}, "c": [{"b": 1}]}') == {"a": {"b": Decimal("1.50")}, "c": [{"b": 1}]}
+    for text in ('{"a": 1, "a": 1}', '[{"b": {"a": 1, "a": 2}}]'):
+        with pytest.raises(ValueError, match="twice"):
+            parse_json_once(text)

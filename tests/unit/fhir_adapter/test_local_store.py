@@ -7,7 +7,7 @@ import pytest
 
 from domain.errors import PeerRefused, RequestInvalid
 from fhir_adapter.bundles import amendment_bundle
-from fhir_adapter.json_text import parse_json
+from fhir_adapter.json_text import parse_json, write_json
 from fhir_adapter.local_store import LocalFhirStore
 from tests.builders_fhir import condition, embedded_engine, observation, patient, transaction
 
@@ -233,3 +233,13 @@ def test_a_resource_with_malformed_elements_is_kept_and_found_by_the_others(stor
     store.transact(transaction(condition(code="stroke", recordedDate=5), observation(effectiveDateTime="soon", code=None)))
     assert found(store, "Condition", patient="p1") == ["Condition/c1"]
     assert found(store, "Observation", subject="Patient/p1") == ["Observation/o1"]
+
+
+def test_a_bundle_of_twenty_megabytes_is_stored_and_read_digit_by_digit(store):
+    note = [{"text": "x" * 100_000}]
+    value = parse_json('{"value": 0.2670, "system": "http://unitsofmeasure.org", "code": "mm"}')
+    resources = [observation(f"o{number}", note=note, valueQuantity=value) for number in range(200)]
+    sent = write_json(transaction(patient(), *resources)).encode()
+    assert len(sent) > 20_000_000
+    assert len(store.transact(parse_json(sent))) == 201
+    assert '"value":0.2670' in store.read("Observation/o7").wire.decode()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -77,3 +78,15 @@ def test_a_wrong_unit_or_value_is_missing_from_the_ehr_and_refused_when_asked(va
 def test_asking_for_an_unknown_concept_is_refused() -> None:
     with pytest.raises(RequestInvalid):
         pick_values(_context(), (_fact(3.0, kind="liver-volume"),), _KINDS)
+
+
+def test_a_negated_number_of_the_ehr_is_not_obeyed() -> None:
+    denied = replace(_fact(1500.0, kind=_KINDS[2]), negated=True)
+    picked = pick_values(_context(denied), (), [_KINDS[2]])
+    assert (picked.values, picked.missing) == ((), ((_KINDS[2], "not in the snapshot"),))
+
+
+def test_an_order_or_a_study_of_the_same_name_does_not_stand_before_the_measured_number() -> None:
+    ordered = _fact("requested", "", kind=_KINDS[2], day=9)
+    picked = pick_values(_context(_fact(1500.0, kind=_KINDS[2], day=2), ordered), (), [_KINDS[2]])
+    assert [one.value for one in picked.values] == [1500.0]

@@ -41,6 +41,16 @@ def test_a_signed_instance_verifies_and_so_does_one_of_a_site_that_signs_none() 
     assert said(instance(None)) == ("true", True)
 
 
+@pytest.mark.requirement("PROV-DSIG-001")
+def test_a_signature_that_no_statement_promises_is_false() -> None:
+    stranger, ours = instance(None), instance(site_signer())
+    stranger.MACParametersSequence = ours.MACParametersSequence
+    stranger.DigitalSignaturesSequence = ours.DigitalSignaturesSequence
+    assert said(stranger) == ("false", False)
+    ours.MACParametersSequence.append(Dataset())
+    assert said(ours) == ("false", False)
+
+
 def _pixel(ds: Dataset) -> None:
     ds.PixelData = bytes([ds.PixelData[0] ^ 1]) + ds.PixelData[1:]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from domain.errors import VerificationFailed
 from provenance.digesting.merkle import (
     EMPTY_ROOT,
+    Frontier,
     consistency_path,
     inclusion_path,
     leaf_hash,
@@ -121,3 +122,16 @@ def test_a_log_that_shrank_or_has_two_roots_of_one_size_is_refused() -> None:
         require_consistent(4, defined_root(LEAVES[:4]), 3, one, ())
     with pytest.raises(VerificationFailed, match="two roots"):
         require_consistent(3, one, 3, two, ())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 7, 8, 13, 16])
+def test_a_tree_goes_on_from_its_last_leaf_alone(size: int) -> None:
+    leaves = [leaf_hash(bytes([place])) for place in range(20)]
+    node = nodes_of(leaves)
+    frontier = Frontier.after(leaves[size - 1], size, inclusion_path(size - 1, size, node))
+    assert frontier.root == tree_root(size, node)
+    for place in range(size, 20):
+        frontier.add(leaves[place])
+        assert frontier.root == tree_root(place + 1, node)
+    with pytest.raises(VerificationFailed, match="last leaf"):
+        Frontier.after(leaves[size - 1], size, [bytes(32)] * 9)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from domain.errors import AttestationError
 from provenance.as_dicom import embed, extract
@@ -233,3 +233,15 @@ def test_attesting_again_gives_the_same_bytes_and_a_partial_publication_is_refus
 def test_verification_needs_no_torch() -> None:
     code = "import sys, provenance.verification; print(sorted({'torch', 'monai', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.requirement("PROV-DIGEST-001")
+def test_a_lossless_copy_may_say_where_its_frames_begin_and_nothing_else(published: Published) -> None:
+    ds = through_file(published.datasets[0])
+    ds.compress(RLELossless, encapsulate_ext=True, generate_instance_uid=False)
+    copied = through_file(ds, RLELossless)
+    assert "ExtendedOffsetTable" in copied
+    assert verify_instance(copied, KEYS)["attributes"].truth is Truth.TRUE
+    for table in (b"Hidden^N", bytes(16)):
+        copied.ExtendedOffsetTable = table
+        assert verify_instance(copied, KEYS)["attributes"].truth is Truth.FALSE

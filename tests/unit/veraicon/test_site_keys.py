@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from domain.errors import ConfigurationError, RequestInvalid, VerificationFailed
-from provenance.log_proof import ATTESTATION_ENTRY, proof_to_json, require_logged
-from provenance.signatures.keyring import require_valid_at
+from provenance.attest import _entered
+from provenance.canonical import canonical_json, sha256_digest
+from provenance.digesting.merkle import consistency_path, inclusion_path, leaf_hash, nodes_of, tree_root
+from provenance.log_proof import ATTESTATION_ENTRY, KEY_ENTRY, log_entry, proof_to_json, require_logged, sign_head
+from provenance.signatures.keyring import require_valid_at, sign_handover
 from provenance.signing import ATTESTATION_KIND, SigningKey, key_id_of, verify
 from veraicon.database import connect, migrate
 from veraicon.doctor import examine
@@ -63,10 +69,10 @@ def test_after_a_rotation_the_old_signature_verifies_and_the_same_process_signs_
     with pytest.raises(VerificationFailed, match="had stopped"):
         require_valid_at(old, keys, datetime.now(UTC) + timedelta(minutes=1))
     require_logged(
-        proof_to_json(log.enter(ATTESTATION_ENTRY, after)), log.prove(1).entry and _digest(log, 1), "attestation", keys
+        proof_to_json(log.enter(ATTESTATION_ENTRY, after)), log.prove(2).entry and _digest(log, 2), "attestation", keys
     )
     assert log.check().ok
-    assert _modes(store) == {"signing.jwk": 0o600, f"{old}.jwk": 0o600}
+    assert _modes(store) == {"signing.jwk": 0o600, f"{old}.jwk": 0o600, f"{key.kid}.jwk": 0o600}
     assert "d" not in json.loads((store.retired / f"{old}.jwk").read_text())
 
 
@@ -100,14 +106,130 @@ def test_a_revoked_key_is_refused_and_the_log_goes_on(
     with pytest.raises(VerificationFailed, match="revoked since"):
         require_logged(proof_to_json(first), _digest(log, 0), ATTESTATION_ENTRY, keys)
     log.enter(ATTESTATION_ENTRY, "header.second.signature")
-    assert (log.check().ok, log.head().size) == (True, 4)
+    assert (log.check().ok, log.head().size) == (True, 5)
     told = witness(Kept(seen.now.jws, seen.keys), LocalSource(log, {"keys": []}))
-    assert told.now.size == 4
+    assert told.now.size == 5
     with pytest.raises(VerificationFailed, match="revoked since"):
         require_valid_at(old, told.keys, datetime.now(UTC))
+    told_before = revoke(store, log, key, old, reason="compromised", since=datetime.now(UTC) - timedelta(days=9))
+    assert told_before.revoked_at is not None
+    assert told_before.revoked_at < datetime.now(UTC) - timedelta(days=8)
     for wrong in ({"kid": old, "reason": "superseded"}, {"kid": "nobody", "reason": "superseded"}, {"kid": old, "reason": "x"}):
         with pytest.raises(RequestInvalid):
             revoke(store, log, key, **wrong)
+
+
+@pytest.mark.requirement("PROV-KEY-001")
+def test_what_the_next_key_signed_stays_in_the_log_when_the_one_before_is_revoked(
+    settings: Settings, store: KeyStore, key: SiteKey, log: TransparencyLog
+) -> None:
+    old, since = key.kid, datetime.now(UTC) - timedelta(days=1)
+    log.enter(ATTESTATION_ENTRY, key.sign({"a": 1}, kind=ATTESTATION_KIND))
+    rotate(store, log)
+    proof = log.enter(ATTESTATION_ENTRY, key.sign({"a": 2}, kind=ATTESTATION_KIND))
+    head_of_old = replace(proof, previous=log.prove(1).previous, consistency=log.consistency(1, proof.head.size))
+    revoke(store, log, key, old, reason="compromised", since=since)
+    digest = _digest(log, proof.index)
+    require_logged(proof_to_json(head_of_old), digest, ATTESTATION_ENTRY, site_keyring(settings).public_jwks())
+
+
+@pytest.mark.requirement("PROV-KEY-001")
+def test_an_attestation_that_waited_until_its_key_had_stopped_is_signed_again(
+    store: KeyStore, key: SiteKey, log: TransparencyLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, waited = key.kid, key.sign({"a": 1}, kind=ATTESTATION_KIND)
+    rotate(store, log)
+    monkeypatch.setattr("veraicon.transparency.log._now", lambda: datetime.now(UTC) + timedelta(minutes=1))
+    with pytest.raises(VerificationFailed, match="had stopped"):
+        log.enter(ATTESTATION_ENTRY, waited)
+    answers = [waited]
+    monkeypatch.setattr(
+        key, "sign", lambda payload, *, kind: answers.pop() if answers else SiteKey.sign(key, payload, kind=kind)
+    )
+    jws, proof = _entered({"a": 1}, key, lambda one: log.enter(ATTESTATION_ENTRY, one))
+    assert key_id_of(waited) == old
+    assert key_id_of(jws) == key.kid
+    require_valid_at(key.kid, keyring_of(store, key).public_jwks(), proof.logged_at)
+
+
+@pytest.mark.requirement("PROV-KEY-002")
+def test_a_lost_key_is_retired_and_the_log_goes_on(
+    settings: Settings, store: KeyStore, key: SiteKey, log: TransparencyLog
+) -> None:
+    lost, jws = key.kid, key.sign({"a": 1}, kind=ATTESTATION_KIND)
+    log.enter(ATTESTATION_ENTRY, jws)
+    assert store.file is not None
+    store.file.unlink()
+    made = SiteKey(store)
+    assert (made.kid != lost, store.is_retired(lost)) == (True, True)
+    log.enter(ATTESTATION_ENTRY, made.sign({"a": 2}, kind=ATTESTATION_KIND))
+    assert log.check().ok
+    verify(jws, site_keyring(settings).public_jwks(), kind=ATTESTATION_KIND)
+
+
+class Forged:
+    """A log that continues the true one by `more`, under a head of another key."""
+
+    def __init__(
+        self,
+        log: TransparencyLog,
+        signer: SigningKey,
+        document: str = "",
+        *,
+        shown: bool = True,
+        later: timedelta = timedelta(),
+    ) -> None:
+        now = datetime.now(UTC) + later
+        self._true = log.entries(0, log.head().size)
+        kind = KEY_ENTRY if document else ATTESTATION_ENTRY
+        entry = log_entry(kind, sha256_digest(document.encode()), now)
+        self._given = [*self._true, {"entry": json.loads(entry), "document": document}]
+        in_tree = self._given if shown else [*self._true, {"entry": json.loads(log_entry(kind, sha256_digest(b"x"), now))}]
+        self._leaves = [leaf_hash(canonical_json(one["entry"])) for one in in_tree]
+        node = nodes_of(self._leaves)
+        self._head = sign_head(log.head().log_id, len(in_tree), tree_root(len(in_tree), node), now, signer)
+
+    def head(self) -> str:
+        return self._head.jws
+
+    def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
+        return consistency_path(first, second, nodes_of(self._leaves))
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, tuple[bytes, ...]]:
+        return canonical_json(self._given[index]["entry"]), inclusion_path(index, size, nodes_of(self._leaves))
+
+    def entries(self, start: int, end: int) -> list[dict[str, Any]]:
+        return self._given[start:end]
+
+    def keys(self) -> dict[str, Any]:
+        return {"keys": []}
+
+
+@pytest.mark.requirement("PROV-KEY-002")
+def test_a_witness_is_bound_by_a_rotation_and_believes_no_entry_that_is_in_no_tree(
+    store: KeyStore, key: SiteKey, log: TransparencyLog
+) -> None:
+    assert store.file is not None
+    stolen, thief = SigningKey.from_text(store.file.read_text()), SigningKey.generate()
+    seen = witness(None, LocalSource(log, {}), key.public_jwks())
+    before = Kept(seen.now.jws, seen.keys)
+    for shown, why in ((False, "not those of its own tree head"), (True, "")):
+        forged = Forged(log, thief, sign_handover(stolen, thief, datetime.now(UTC)), shown=shown)
+        if why:
+            with pytest.raises(VerificationFailed, match=why):
+                witness(before, forged)
+        else:  # as long as the key has not stopped, whoever holds it is the site
+            assert thief.kid in json.dumps(witness(before, forged).keys)
+    rotate(store, log)
+    log.enter(ATTESTATION_ENTRY, key.sign({"a": 1}, kind=ATTESTATION_KIND))
+    told = witness(before, LocalSource(log, {}))
+    after, later = Kept(told.now.jws, told.keys), timedelta(minutes=1)
+    assert {one["kid"]: "exp" in one for one in told.keys["keys"]} == {stolen.kid: True, key.kid: False}
+    with pytest.raises(VerificationFailed, match="had stopped"):
+        witness(after, Forged(log, stolen, later=later))
+    early = datetime.now(UTC) - timedelta(days=1)  # what the document says: the log says when it came
+    with pytest.raises(VerificationFailed, match="not among the trusted"):
+        witness(after, Forged(log, thief, sign_handover(stolen, thief, early), later=later))
 
 
 @pytest.mark.requirement("PROV-KEY-002")
@@ -179,6 +301,7 @@ def test_the_doctor_names_open_key_files_unknown_keys_and_a_log_that_was_changed
     (site,) = [check for check in examine(settings) if check.name == "site"]
     assert "chmod 600" in site.detail
     store.file.unlink()
+    shutil.rmtree(store.retired.parent / "public")  # as at a site that kept no public halves
     checks = {check.name: check for check in examine(settings)}
     assert checks["transparency log"].ok is False
     assert "not among the trusted keys" in checks["transparency log"].detail

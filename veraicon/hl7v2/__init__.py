@@ -1,0 +1,1 @@
+"""HL7 v2 messages at this site: kept, done once, acknowledged."""
