@@ -29,10 +29,10 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fhir_adapter.client import FhirClient
-from fhir_adapter.ehr import EhrReader
+from fhir_adapter.clinical.ehr import EhrReader
 from fhir_adapter.json_text import parse_json
-from fhir_adapter.local_store import LocalFhirStore
+from fhir_adapter.local.store import LocalFhirStore
+from fhir_adapter.server.client import FhirClient
 from veraicon.database import connect, migrate
 from veraicon.settings import load_settings
 

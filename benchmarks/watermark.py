@@ -35,7 +35,8 @@ from veraicon.asking import request_from
 from veraicon.demo import SAMPLE
 from veraicon.from_files import take
 from veraicon.settings import load_settings
-from veraicon.wiring import open_site, worker_steps
+from veraicon.wiring import open_site
+from veraicon.worker_wiring import worker_steps
 
 _SECRET = b"benchmark"
 Stored = NDArray[Any]

@@ -10,9 +10,9 @@ import pytest
 
 from domain.clinical import ClinicalFact, Coding
 from domain.ordering import JobNews, Order, OrderOrigin, OrderState
-from fhir_adapter.generate_operation import answer_parameters, operation_definition
-from fhir_adapter.order_codes import MEASUREMENT_SYSTEM
-from fhir_adapter.tasks import Progress, amended_task, report_task, requested_task
+from fhir_adapter.ordering.codes import MEASUREMENT_SYSTEM
+from fhir_adapter.ordering.generate_operation import answer_parameters, operation_definition
+from fhir_adapter.ordering.tasks import Progress, amended_task, report_task, requested_task
 from tests.peers.fhir_validators import validate
 
 _NO_VALUE = re.compile(r"pyfhircheck: cardinality\.min Task\.(input|output)\[(\d+)\]\.value\[x\]: .*")

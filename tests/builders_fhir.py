@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from sqlmodel import create_engine
 
 from fhir_adapter.json_text import parse_json
+from fhir_adapter.local.tables import create_tables
 from fhir_adapter.store import RawResource
-from fhir_adapter.tables import create_tables
 
 SALT = b"a site's secret of 32 bytes, here"
 SCAN = datetime(2020, 3, 15, 9, 30, tzinfo=UTC)

@@ -16,7 +16,8 @@ from domain.pairing import PairedContext, PairingEvidence
 from domain.series import ImagingSeries
 from generators.cards import bundle_folder, card_digest, read_card
 from tests.builders_dicom import generated_phantom, source_series
-from veraicon.wiring import Site, worker_steps
+from veraicon.wiring import Site
+from veraicon.worker_wiring import worker_steps
 
 MODEL = "hippocampus-t1"
 MADE = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

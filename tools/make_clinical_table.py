@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from domain.clinical import ClinicalContext
-from fhir_adapter.clinical_context import clinical_context
+from fhir_adapter.clinical.context import clinical_context
+from fhir_adapter.clinical.statements import READERS
 from fhir_adapter.json_text import parse_json
-from fhir_adapter.statements import READERS
 from fhir_adapter.store import RawResource
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "clinical_context.md"

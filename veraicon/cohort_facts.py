@@ -20,8 +20,8 @@ from typing import Any
 
 from domain.clinical import ClinicalContext, ClinicalFact
 from domain.errors import ConsentMissing, PeerAnswerInvalid, RequestInvalid
-from fhir_adapter.clinical_context import clinical_context
-from fhir_adapter.consent import require_consent
+from fhir_adapter.clinical.consent import require_consent
+from fhir_adapter.clinical.context import clinical_context
 from fhir_adapter.json_text import parse_json
 from fhir_adapter.store import RawResource
 from veraicon.cohorts import Cohort, read_cohort, require_unchanged

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import PeerAnswerInvalid, PeerUnreachable, RequestInvalid, StorageExhausted, VerificationFailed
-from fhir_adapter.bulk_export import Arrived, BulkClient, ExportFile, ExportRequest, Finished
+from fhir_adapter.server.bulk_export import Arrived, BulkClient, ExportFile, ExportRequest, Finished
 
 MANIFEST = "cohort.json"
 VERSION = "veraicon-cohort/1"

@@ -18,7 +18,7 @@ from dicom_node.holding.files import require_room
 from dicom_node.scu import Peer, echo
 from dicom_node.web.peer import WebPeer, probe
 from domain.errors import ConfigurationError, VeraiconError, WeightsRejected
-from fhir_adapter.client import FhirClient
+from fhir_adapter.server.client import FhirClient
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card
 from provenance.signing import key_id_of
 from veraicon.fhir_server import look_at_fhir_server, look_at_scopes

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from domain.errors import ConfigurationError, PeerAnswerInvalid
-from fhir_adapter.client import FhirClient
-from fhir_adapter.scopes import missing_scopes
+from fhir_adapter.server.client import FhirClient
+from fhir_adapter.server.scopes import missing_scopes
+from veraicon.fhir_access import backend_services
 from veraicon.sections import FhirSettings
 from veraicon.settings import Settings
-from veraicon.wiring import backend_services
 
 _READ = ("system/Patient.rs", "system/Condition.s", "system/Observation.s", "system/Consent.s")
 _WRITTEN = ("system/Device.u", "system/DocumentReference.u", "system/ImagingStudy.u", "system/Patient.u", "system/Provenance.u")

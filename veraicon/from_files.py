@@ -31,7 +31,8 @@ from veraicon.publishing import PREPARED, STATEMENT
 from veraicon.recall.outputs import Outputs
 from veraicon.sections import FhirSettings
 from veraicon.settings import Settings
-from veraicon.wiring import Site, lend_salt, open_outputs, open_site, worker_steps
+from veraicon.wiring import Site, lend_salt, open_outputs, open_site
+from veraicon.worker_wiring import worker_steps
 
 Result = TypeVar("Result")
 

@@ -19,7 +19,7 @@ from domain.ordering import Order
 from domain.pairing import PairedContext, choose_patient
 from domain.series import ImagingSeries
 from domain.volume import Volume, to_patient_axes
-from fhir_adapter.ehr import EhrReader
+from fhir_adapter.clinical.ehr import EhrReader
 from quality.gates import check
 from veraicon.model import SiteModel
 from veraicon.publishing import Publisher

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -20,46 +17,26 @@ from dicom_node.association.policy import SourcePolicy
 from dicom_node.association.tls import ClientTls, server_context
 from dicom_node.scu import Peer
 from dicom_node.web.peer import WebPeer
-from dicom_node.writing import ImageForm, SummaryForm
-from domain.attestation import Approval
-from domain.errors import ConfigurationError
-from domain.findings import QualityReport
-from domain.generation import Publication
-from domain.pairing import PairedContext
-from domain.series import ImagingSeries
-from fhir_adapter.client import ClientLimits, FhirClient
-from fhir_adapter.client_keys import ClientKey
-from fhir_adapter.ehr import EhrReader
-from fhir_adapter.local_store import LocalFhirStore
-from fhir_adapter.smart import BackendServices
+from fhir_adapter.server.client import FhirClient
 from fhir_adapter.store import FhirStore
-from provenance.log_proof import ATTESTATION_ENTRY
 from provenance.signatures.keyring import Keyring
 from provenance.signing import SigningKey
-from veraicon.approving import Approvals
-from veraicon.artifacts import BYTES, GENERATED_VOLUME, ArtifactFolder, Codec, json_codec
+from veraicon.artifacts import BYTES, ArtifactFolder
 from veraicon.committing import committer_of
 from veraicon.database import connect, migrate
 from veraicon.destinations import ArchiveDestination, Destination, DicomWebDestination, PacsDestination
+from veraicon.fhir_access import fhir_store_of
 from veraicon.jobs import Jobs
-from veraicon.marking import dicom_signer, pixel_marks
-from veraicon.merges import MergeBook
-from veraicon.model import SiteModel
 from veraicon.orders.book import OrderBook
-from veraicon.pipeline import JobState
-from veraicon.publishing import ATTESTATION, PublishedForms, Publisher
 from veraicon.recall.outputs import Outputs
 from veraicon.sections import (
     DestinationSettings,
     DicomWebSettings,
-    FhirSettings,
     NodeSettings,
-    PublicationSettings,
     SourceSettings,
 )
 from veraicon.settings import Settings
 from veraicon.site_keys import KeyStore, SiteKey, key_store, keyring_of
-from veraicon.steps import SiteSteps
 from veraicon.transparency.log import TransparencyLog
 
 
@@ -188,7 +165,7 @@ def open_site(settings: Settings, *, log_of: Settings | None = None) -> Iterator
     engine = connect(settings)
     migrate(engine)
     folder = settings.storage.folder
-    fhir = _fhir_store(settings, engine)
+    fhir = fhir_store_of(settings, engine)
     jobs = Jobs(engine, folder / "jobs")
     archive = Archive(
         engine,
@@ -243,66 +220,13 @@ def open_outputs(settings: Settings) -> Iterator[Outputs]:
 def open_fhir(settings: Settings) -> Iterator[FhirStore]:
     """Open only the FHIR server or store of a site."""
     engine = connect(settings)
-    fhir = _fhir_store(settings, engine)
+    fhir = fhir_store_of(settings, engine)
     try:
         yield fhir
     finally:
         if isinstance(fhir, FhirClient):
             fhir.close()
         engine.dispose()
-
-
-def _fhir_store(settings: Settings, engine: sa.Engine) -> FhirStore:
-    if not settings.fhir.base_url:
-        return LocalFhirStore(engine)
-    return FhirClient(
-        settings.fhir.base_url,
-        bearer_token=backend_services(settings.fhir) or settings.fhir.token.get_secret_value() or None,
-        limits=ClientLimits(read_timeout_s=settings.fhir.timeout_s),
-        verify=fhir_context(settings.fhir),
-    )
-
-
-def backend_services(fhir: FhirSettings) -> BackendServices | None:
-    """Return how the site gets tokens for its FHIR server, or None where it has a fixed one or none.
-
-    Raises
-    ------
-    ConfigurationError
-        If the client key, or the certificates, cannot be used.
-    """
-    if not fhir.client_id:
-        return None
-    return BackendServices(
-        fhir.base_url,
-        client_id=fhir.client_id,
-        key=ClientKey.load(Path(fhir.client_key_file), fhir.client_key_id),
-        scopes=fhir.scopes,
-        token_endpoint=fhir.token_endpoint,
-        verify=fhir_context(fhir),
-        timeout_s=fhir.timeout_s,
-    )
-
-
-def fhir_context(fhir: FhirSettings) -> ssl.SSLContext:
-    """Return how the FHIR server's certificate is checked, and by which certificate we show who we are.
-
-    Raises
-    ------
-    ConfigurationError
-        If a file cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=fhir.ca or None)
-        if fhir.client_certificate:
-            context.load_cert_chain(fhir.client_certificate, fhir.client_certificate_key)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            found=f"certificates for the FHIR server that cannot be used ({type(error).__name__})",
-            allowed="PEM files: authorities in ca, our certificate and its key, not encrypted",
-            action="correct [fhir] ca, client_certificate and client_certificate_key",
-        ) from error
-    return context
 
 
 def _titles(settings: Settings) -> frozenset[str]:
@@ -322,94 +246,9 @@ def site_salt(folder: Path) -> bytes:
     return _salt(folder)
 
 
-def fhir_token(settings: Settings) -> Callable[[], str | None]:
-    """Return what gives the token for the FHIR server, asked before each request."""
-    return backend_services(settings.fhir) or (lambda: settings.fhir.token.get_secret_value() or None)
-
-
 def lend_salt(folder: Path, other: Path) -> None:
     """Have a site in another folder use the salt of the one in `folder`."""
     salt = _salt(folder)
     path = other / "keys" / "snapshot-salt"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     ArtifactFolder(path.parent).once(path.name, BYTES, lambda: salt)
-
-
-def forms_of(publication: PublicationSettings) -> PublishedForms:
-    """Return what the site wants published of each volume."""
-    return PublishedForms(
-        image=ImageForm(publication.image),
-        segmentation=publication.segmentation,
-        summary=None if publication.summary == "none" else SummaryForm(publication.summary),
-    )
-
-
-def worker_steps(
-    site: Site,
-    *,
-    destinations: tuple[Destination, ...] | None = None,
-    cancelled: Callable[[str], bool] | None = None,
-) -> SiteSteps:
-    """Return the steps of a site; its model is loaded when a job first needs it.
-
-    Parameters
-    ----------
-    site : Site
-    destinations : tuple of Destination or None
-        Where series go; None: the site's own.
-    cancelled : callable or None
-        Tells by request id whether someone cancelled; None: the job table does.
-    """
-    settings = site.settings
-    model = SiteModel(settings.generation.model, device=settings.generation.device, threads=settings.generation.threads)
-    return SiteSteps(
-        archive=site.archive,
-        ehr=EhrReader(
-            site.fhir,
-            salt=_salt(settings.storage.folder),
-            resource_types=settings.fhir.resource_types,
-            accession_system=settings.pairing.accession_system,
-            survivors=MergeBook(site.engine).survivors,
-        ),
-        pairs_alone=frozenset(settings.pairing.accept),
-        model=model,
-        publisher=Publisher(
-            destinations=site.destinations if destinations is None else destinations,
-            fhir=site.fhir,
-            key=site.key,
-            keys=lambda: site.keyring.public_jwks(),  # noqa: PLW0108 (the keys as they are then, not now)
-            enter=partial(site.log.enter, ATTESTATION_ENTRY),
-            card=lambda: model.card,
-            organization=settings.provenance.organization,
-            issuer=settings.provenance.issuer,
-            software_version=version("veraicon"),
-            forms=forms_of(settings.publication),
-            folder_of=site.jobs.artifacts,
-            salt=_salt(settings.storage.folder),
-            outputs=site.outputs,
-            marks=pixel_marks(settings.publication, settings.storage.folder),
-            signer=dicom_signer(settings.provenance),
-            wado_url=settings.publication.wado_url,
-        ),
-        require_consent=site.outputs.require_consent,
-        order_of=site.orders.order,
-        cancelled=cancelled or site.jobs.cancelled,
-        decided=Approvals(site.jobs).approval if cancelled is None else lambda _request_id: None,
-        needs_person=settings.publication.approval == "person",
-    )
-
-
-def worker_codecs() -> Mapping[JobState, Codec[Any]]:
-    """Return how the result of each step is kept."""
-    from multimodal.conditioning import load_conditioning, save_conditioning
-
-    return {
-        JobState.RECEIVED: json_codec(ImagingSeries),
-        JobState.PAIRED: json_codec(PairedContext),
-        JobState.ENCODED: Codec(".safetensors", save_conditioning, load_conditioning),
-        JobState.GENERATED: GENERATED_VOLUME,
-        JobState.CHECKED: json_codec(QualityReport),
-        JobState.APPROVED: json_codec(Approval),
-        JobState.PUBLISHED: json_codec(Publication),
-        JobState.ATTESTED: ATTESTATION,
-    }

@@ -15,7 +15,8 @@ from veraicon.heartbeat import Heartbeat
 from veraicon.jobs import APPLICATION, QUEUE, WORKFLOW_VERSION
 from veraicon.settings import Settings
 from veraicon.steps import SiteSteps
-from veraicon.wiring import open_site, worker_codecs, worker_steps
+from veraicon.wiring import open_site
+from veraicon.worker_wiring import worker_codecs, worker_steps
 from veraicon.workflow import register
 
 _log = structlog.get_logger()

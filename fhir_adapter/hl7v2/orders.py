@@ -16,8 +16,8 @@ from domain.identifiers import require_uid
 from domain.ordering import Order, OrderOrigin
 from fhir_adapter.hl7v2.identities import Issuers, patient_of
 from fhir_adapter.hl7v2.message import Message, Segment, groups
-from fhir_adapter.order_codes import GENERATE, TASK_SYSTEM
-from fhir_adapter.orders_as_fhir import asked_value, with_parameter
+from fhir_adapter.ordering.codes import GENERATE, TASK_SYSTEM
+from fhir_adapter.ordering.reading import asked_value, with_parameter
 
 KINDS = ("ORM^O01", "OMI^O23")
 # The coding system by which a message asks for generated volumes, and for values, in so many words.

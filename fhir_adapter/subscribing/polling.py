@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from domain.errors import ConfigurationError, PeerAnswerInvalid
 from fhir_adapter.moments import optional_moment
-from fhir_adapter.order_codes import OPEN, REVOKED
+from fhir_adapter.ordering.codes import OPEN, REVOKED
 from fhir_adapter.search import PAGE_SIZE
 from fhir_adapter.store import FhirStore, RawResource
 

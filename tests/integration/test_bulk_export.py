@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from domain.errors import PeerAnswerInvalid, RequestInvalid, VerificationFailed
-from fhir_adapter.bulk_export import BulkClient, ExportRequest
 from fhir_adapter.json_text import write_json
+from fhir_adapter.server.bulk_export import BulkClient, ExportRequest
 from tests.builders_fhir import observation, patient
 from tests.conftest import free_port  # noqa: F401 (a fixture)
 from tests.peers.http_stub import stub

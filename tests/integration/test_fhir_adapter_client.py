@@ -13,8 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from domain.errors import ConfigurationError, PeerAnswerInvalid, PeerRefused, PeerUnreachable, RequestInvalid
-from fhir_adapter.client import ClientLimits, FhirClient
-from fhir_adapter.retrying import RetryPolicy
+from fhir_adapter.server.client import ClientLimits, FhirClient
+from fhir_adapter.server.retrying import RetryPolicy
 from fhir_adapter.store import Search
 from tests.builders_fhir import observation, patient, transaction
 from veraicon.fhir_server import look_at_fhir_server

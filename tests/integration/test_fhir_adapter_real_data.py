@@ -12,11 +12,11 @@ import pytest
 
 from domain.identifiers import PatientIdentifier
 from fhir_adapter.bundles import prepare_intake
-from fhir_adapter.clinical_context import clinical_context
-from fhir_adapter.ehr import EhrReader
+from fhir_adapter.clinical.context import clinical_context
+from fhir_adapter.clinical.ehr import EhrReader
+from fhir_adapter.clinical.statements import READERS
 from fhir_adapter.json_text import parse_json
-from fhir_adapter.local_store import LocalFhirStore
-from fhir_adapter.statements import READERS
+from fhir_adapter.local.store import LocalFhirStore
 from fhir_adapter.store import RawResource
 from tests.builders_fhir import SALT, embedded_engine, patient, raw, synthea_bundles
 

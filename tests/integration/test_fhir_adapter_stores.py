@@ -15,11 +15,11 @@ from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid
 from domain.pairing import choose_patient
 from domain.series import ImagingSeries
 from fhir_adapter.bundles import prepare_intake, publication_bundle
-from fhir_adapter.client import FhirClient
-from fhir_adapter.ehr import EhrReader
+from fhir_adapter.clinical.ehr import EhrReader
 from fhir_adapter.json_text import parse_json, write_json
-from fhir_adapter.local_store import LocalFhirStore
+from fhir_adapter.local.store import LocalFhirStore
 from fhir_adapter.search import of_patient
+from fhir_adapter.server.client import FhirClient
 from fhir_adapter.store import Search
 from tests.builders_fhir import (
     MRN,

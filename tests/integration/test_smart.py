@@ -17,9 +17,9 @@ from joserfc.jwk import ECKey, KeySet, RSAKey
 from structlog.testing import capture_logs
 
 from domain.errors import ConfigurationError, PeerAnswerInvalid, PeerRefused, PeerUnreachable
-from fhir_adapter.client import FhirClient
-from fhir_adapter.client_keys import ClientKey
-from fhir_adapter.smart import BackendServices
+from fhir_adapter.server.client import FhirClient
+from fhir_adapter.server.client_keys import ClientKey
+from fhir_adapter.server.smart import BackendServices
 
 SCOPES = ("system/*.rs", "system/Provenance.u")
 

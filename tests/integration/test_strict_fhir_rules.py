@@ -10,7 +10,7 @@ import pytest
 
 from domain.errors import PeerAnswerInvalid, PeerRefused, PeerUnreachable
 from fhir_adapter.bundles import publication_bundle
-from fhir_adapter.client import FhirClient
+from fhir_adapter.server.client import FhirClient
 from tests.conftest import free_port  # noqa: F401 (a fixture)
 from tests.peers.sekmet import running_sekmet
 from tests.peers.strict_fhir import StrictFhir, running_strict_fhir

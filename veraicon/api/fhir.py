@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from domain.errors import BodyTooLarge, BodyUnsupported, RequestInvalid, ResourceNotFound, VeraiconError
 from fhir_adapter.bundles import prepare_create, prepare_entry, prepare_intake, prepare_put
 from fhir_adapter.json_text import parse_json
-from fhir_adapter.local_store import LocalFhirStore, Written
+from fhir_adapter.local.store import LocalFhirStore, Written
 from fhir_adapter.resource_types import STORED_TYPES
 from fhir_adapter.store import RawResource
 from veraicon.api.fhir_answers import (

@@ -17,10 +17,10 @@ from cryptography.fernet import Fernet, InvalidToken
 from fastapi import Request, Response
 
 from domain.errors import AnswerUnacceptable, RequestInvalid, VeraiconError
-from fhir_adapter.capabilities import SORTED_BY
 from fhir_adapter.json_text import write_json
-from fhir_adapter.local_index import known_parameters
-from fhir_adapter.local_store import Page, Written
+from fhir_adapter.local.capabilities import SORTED_BY
+from fhir_adapter.local.index import known_parameters
+from fhir_adapter.local.store import Page, Written
 from fhir_adapter.outcomes import to_outcome
 from fhir_adapter.search import IDENTIFYING
 from fhir_adapter.store import RawResource
@@ -134,7 +134,7 @@ class Asked:
     pairs : tuple of (str, str)
         What is searched for.
     size, after, sort : int, str, str
-        See `fhir_adapter.local_store.LocalFhirStore.page`.
+        See `fhir_adapter.local.store.LocalFhirStore.page`.
     left_out : int
         How many parameters were unknown and, as the caller prefers it, are not heeded.
     """

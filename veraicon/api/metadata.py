@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
-from fhir_adapter.capabilities import Call, capability_statement
-from fhir_adapter.local_store import LocalFhirStore
+from fhir_adapter.local.capabilities import Call, capability_statement
+from fhir_adapter.local.store import LocalFhirStore
 from veraicon.api import fhir, operations
 from veraicon.api.fhir_answers import answer, base_of, require_json
 from veraicon.wiring import Site

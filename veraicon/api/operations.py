@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from fhir_adapter.bundles import publication_bundle
-from fhir_adapter.generate_operation import answer_parameters, operation_definition, order_of_parameters
 from fhir_adapter.json_text import write_json
-from fhir_adapter.order_codes import CALLER
-from fhir_adapter.tasks import requested_task
+from fhir_adapter.ordering.codes import CALLER
+from fhir_adapter.ordering.generate_operation import answer_parameters, operation_definition, order_of_parameters
+from fhir_adapter.ordering.tasks import requested_task
 from veraicon.api.fhir import FHIR_JSON, Body
 from veraicon.wiring import Site
 

@@ -16,7 +16,7 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 
 from domain.errors import CallerUnknown, ScopeMissing, VeraiconError
-from fhir_adapter.scopes import missing_scopes, scope_needed
+from fhir_adapter.server.scopes import missing_scopes, scope_needed
 from veraicon.api.issuer_keys import IssuerKeys
 from veraicon.sections import HttpSettings
 

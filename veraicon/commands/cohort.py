@@ -31,7 +31,7 @@ def pull_cohort(
     as_json: AsJson = False,
 ) -> None:
     """Pull patients' resources into a folder; bad lines are named by number and end with exit code 1."""
-    from fhir_adapter.bulk_export import ExportRequest
+    from fhir_adapter.server.bulk_export import ExportRequest
     from veraicon.cohorts import pull
 
     if bool(group) == all_patients:
@@ -93,8 +93,8 @@ def cohort_facts(
 
 
 def _client(context: typer.Context, file_origins: list[str]) -> Any:
-    from fhir_adapter.bulk_export import BulkClient
-    from veraicon.wiring import fhir_context, fhir_token
+    from fhir_adapter.server.bulk_export import BulkClient
+    from veraicon.fhir_access import fhir_context, fhir_token
 
     settings = settings_of(context)
     if not settings.fhir.base_url:

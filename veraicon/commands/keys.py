@@ -97,7 +97,7 @@ def export_keys(context: typer.Context) -> None:
 def client_keys(context: typer.Context) -> None:
     """Print the public half of [fhir] client_key_file (JWKS), to register with the FHIR server's authorization server."""
     from domain.errors import ConfigurationError
-    from fhir_adapter.client_keys import ClientKey
+    from fhir_adapter.server.client_keys import ClientKey
 
     fhir = settings_of(context).fhir
     if not fhir.client_key_file:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from alembic import context
 
 import dicom_node.tables
-import fhir_adapter.tables
+import fhir_adapter.local.tables
 import veraicon.tables
 
-METADATA = [dicom_node.tables.metadata, fhir_adapter.tables.METADATA, veraicon.tables.metadata]
+METADATA = [dicom_node.tables.metadata, fhir_adapter.local.tables.METADATA, veraicon.tables.metadata]
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -11,7 +11,7 @@ import structlog
 from domain.errors import RequestInvalid
 from domain.ordering import Order, OrderOrigin
 from fhir_adapter.json_text import write_json
-from fhir_adapter.orders_as_fhir import Standing, order_of_resource, standing
+from fhir_adapter.ordering.reading import Standing, order_of_resource, standing
 from fhir_adapter.search import split_reference
 from fhir_adapter.store import RawResource
 from veraicon.orders.book import OrderBook

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from domain.errors import PeerRefused, VersionChanged
 from domain.ordering import News, Order, OrderOrigin, OrderState
 from fhir_adapter.bundles import amendment_bundle, publication_bundle
+from fhir_adapter.ordering.tasks import Progress, amended_task, report_task
 from fhir_adapter.store import FhirStore
-from fhir_adapter.tasks import Progress, amended_task, report_task
 from veraicon.orders.standing import OrderStanding
 
 _TRIES = 3

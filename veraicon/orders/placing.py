@@ -15,7 +15,7 @@ from domain.generation import GenerationRequest
 from domain.identifiers import SeriesUid, derive_uuid
 from domain.model_card import ModelCard
 from domain.ordering import Order
-from fhir_adapter.orders_as_fhir import study_of_focus
+from fhir_adapter.ordering.reading import study_of_focus
 from fhir_adapter.store import FhirStore
 from veraicon import faults
 from veraicon.jobs import Jobs

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from domain.errors import RequestInvalid
 from domain.ordering import Order
-from fhir_adapter.generate_operation import order_of_parameters
 from fhir_adapter.hl7v2.message import read_message as read_hl7v2
 from fhir_adapter.hl7v2.orders import orders_of
 from fhir_adapter.json_text import parse_json
-from fhir_adapter.orders_as_fhir import order_of_resource
+from fhir_adapter.ordering.generate_operation import order_of_parameters
+from fhir_adapter.ordering.reading import order_of_resource
 from fhir_adapter.store import RawResource
 from veraicon.hl7v2.inbox import reading_of
 from veraicon.orders.webhook_orders import order_of_webhook

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from domain.identifiers import derive_uuid
 from domain.ordering import JobNews, OrderState
-from fhir_adapter.tasks import Progress
+from fhir_adapter.ordering.tasks import Progress
 from provenance.as_fhir import published_references
 from veraicon.jobs import Jobs, request_of
 from veraicon.orders.book import OrderBook

@@ -26,7 +26,8 @@ from veraicon.replay.options import ReplayOptions
 from veraicon.replay.subject import Subject, job_folder
 from veraicon.settings import Settings
 from veraicon.steps import SiteSteps
-from veraicon.wiring import Site, worker_steps
+from veraicon.wiring import Site
+from veraicon.worker_wiring import worker_steps
 
 Tell = Callable[[str], object]
 

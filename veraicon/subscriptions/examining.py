@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from domain.errors import ConfigurationError
-from fhir_adapter.client import FhirClient
+from fhir_adapter.server.client import FhirClient
 from fhir_adapter.subscribing.polling import parse_criteria
 from veraicon.recall.outputs import aware
 from veraicon.subscriptions.tables import WatchRow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from domain.errors import PeerError, RequestInvalid, Retry
-from fhir_adapter.client import FhirClient
+from fhir_adapter.server.client import FhirClient
 from fhir_adapter.subscribing.topics import Notification, missing_numbers, parse_notification, restarted
 from veraicon.subscriptions.polling import Poller
 from veraicon.subscriptions.watches import Watches

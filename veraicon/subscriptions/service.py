@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import structlog
 
 from domain.errors import VeraiconError
-from fhir_adapter.client import FhirClient
+from fhir_adapter.server.client import FhirClient
 from fhir_adapter.subscribing.topics import Notification
 from veraicon.orders.announcing import Announcements
 from veraicon.recall.outputs import aware

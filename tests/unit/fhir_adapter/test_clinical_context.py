@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from domain.clinical import Coding
 from domain.errors import ConfigurationError, PeerAnswerInvalid, RequestInvalid
-from fhir_adapter.clinical_context import clinical_context, snapshot_digest
-from fhir_adapter.demographics import demographics
+from fhir_adapter.clinical.context import clinical_context, snapshot_digest
+from fhir_adapter.clinical.demographics import demographics
 from tests.builders_fhir import LOINC, SALT, SCAN, SNOMED, UCUM, concept, condition, observation, patient, raw
 
 

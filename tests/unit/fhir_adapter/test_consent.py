@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from domain.errors import ConsentMissing
-from fhir_adapter.consent import require_consent
+from fhir_adapter.clinical.consent import require_consent
 from tests.builders_fhir import concept, patient, raw, research_consent
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -7,8 +7,8 @@ from structlog.testing import capture_logs
 
 from domain.errors import ConsentMissing, PeerAnswerInvalid, PeerRefused, PeerUnreachable
 from domain.identifiers import PatientIdentifier
-from fhir_adapter.ehr import EhrReader
-from fhir_adapter.local_store import LocalFhirStore
+from fhir_adapter.clinical.ehr import EhrReader
+from fhir_adapter.local.store import LocalFhirStore
 from tests.builders_fhir import MRN, SALT, SCAN, condition, embedded_engine, observation, patient, research_consent, transaction
 
 

@@ -8,7 +8,7 @@ import pytest
 from domain.errors import PeerRefused, RequestInvalid
 from fhir_adapter.bundles import amendment_bundle
 from fhir_adapter.json_text import parse_json, write_json
-from fhir_adapter.local_store import LocalFhirStore
+from fhir_adapter.local.store import LocalFhirStore
 from tests.builders_fhir import condition, embedded_engine, observation, patient, transaction
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

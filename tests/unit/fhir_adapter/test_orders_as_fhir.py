@@ -10,11 +10,11 @@ import pytest
 from domain.errors import RequestInvalid
 from domain.identifiers import PatientIdentifier
 from domain.ordering import JobNews, Order, OrderOrigin, OrderState
-from fhir_adapter import order_codes as codes
-from fhir_adapter.generate_operation import order_of_parameters
-from fhir_adapter.orders_as_fhir import Standing, order_of_resource, standing
+from fhir_adapter.ordering import codes
+from fhir_adapter.ordering.generate_operation import order_of_parameters
+from fhir_adapter.ordering.reading import Standing, order_of_resource, standing
+from fhir_adapter.ordering.tasks import Progress, amended_task, report_task, requested_task, task_status
 from fhir_adapter.store import RawResource
-from fhir_adapter.tasks import Progress, amended_task, report_task, requested_task, task_status
 
 _NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 _ACCESSION = {"type": {"coding": [{"system": codes.IDENTIFIER_TYPE, "code": "ACSN"}]}, "value": "A-1"}

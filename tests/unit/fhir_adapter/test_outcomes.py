@@ -6,9 +6,9 @@ import pytest
 from fhir.resources.R4B.operationoutcome import OperationOutcome
 
 from domain.errors import PeerRefused, VeraiconError
-from fhir_adapter.answers import refused_by_outcome, require_bundle, require_success, written_references
 from fhir_adapter.codes import ISSUE_TYPES
 from fhir_adapter.outcomes import error_classes, from_outcome, http_status, to_outcome
+from fhir_adapter.server.answers import refused_by_outcome, require_bundle, require_success, written_references
 
 CLASSES = list(error_classes())
 

@@ -12,9 +12,9 @@ from domain.identifiers import AccessionNumber, PatientIdentifier, SeriesUid, St
 from domain.ordering import Order, OrderOrigin
 from domain.pairing import choose_patient
 from domain.series import ImagingSeries
-from fhir_adapter.ehr import EhrReader
-from fhir_adapter.local_store import LocalFhirStore
-from fhir_adapter.offering import searchable_types
+from fhir_adapter.clinical.ehr import EhrReader
+from fhir_adapter.clinical.offering import searchable_types
+from fhir_adapter.local.store import LocalFhirStore
 from tests.builders_fhir import MRN, SALT, SCAN, concept, embedded_engine, observation, patient, transaction
 
 ACSN = "http://hospital.example/accession"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from domain.errors import PeerAnswerInvalid, RequestInvalid
 from domain.identifiers import PatientIdentifier
-from fhir_adapter.local_index import tokens
+from fhir_adapter.local.index import tokens
 from fhir_adapter.search import escape, identifier_token, matches, next_link, split_escaped, split_reference, unescape
 
 

@@ -11,7 +11,7 @@ from ucumvert import get_ucum_parser
 
 from domain.clinical import ClinicalFact, Coding
 from domain.errors import PeerAnswerInvalid
-from fhir_adapter.clinical_context import clinical_context
+from fhir_adapter.clinical.context import clinical_context
 from fhir_adapter.codes import UNIT_SYNONYMS
 from fhir_adapter.json_text import parse_json
 from tests.builders_fhir import LOINC, SALT, SCAN, SNOMED, concept, condition, observation, patient, raw, without_none

@@ -8,14 +8,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import dicom_node.tables
-import fhir_adapter.tables
+import fhir_adapter.local.tables
 import veraicon.datasets.tables
 import veraicon.recall.tables
 import veraicon.tables
 from veraicon.database import connect, migrate
 from veraicon.settings import load_settings
 
-_METADATA = [dicom_node.tables.metadata, fhir_adapter.tables.METADATA, veraicon.tables.metadata]
+_METADATA = [dicom_node.tables.metadata, fhir_adapter.local.tables.METADATA, veraicon.tables.metadata]
 
 
 def test_a_migrated_database_has_the_tables_of_the_code(tmp_path: Path) -> None:

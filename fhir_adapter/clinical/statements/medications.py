@@ -7,10 +7,10 @@ from datetime import tzinfo
 from typing import Any
 
 from domain.clinical import Coding
+from fhir_adapter.clinical.statements.claims import Claim, Stated, is_negated, refusal
 from fhir_adapter.codes import ORDERED
 from fhir_adapter.elements import concept, objects, optional_concept, optional_object, optional_text, required_text
 from fhir_adapter.moments import optional_moment, start_of_period
-from fhir_adapter.statements.claims import Claim, Stated, is_negated, refusal
 from fhir_adapter.store import RawResource
 
 _KINDS = ("MedicationRequest", "MedicationStatement")

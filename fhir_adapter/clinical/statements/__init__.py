@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from datetime import tzinfo
 from typing import Any
 
-from fhir_adapter.statements.claims import Claim, Stated
-from fhir_adapter.statements.diagnoses import allergy, condition
-from fhir_adapter.statements.events import encounter, imaging_study, procedure, service_request
-from fhir_adapter.statements.medications import medication, medications_named
-from fhir_adapter.statements.observations import diagnostic_report, observation
+from fhir_adapter.clinical.statements.claims import Claim, Stated
+from fhir_adapter.clinical.statements.diagnoses import allergy, condition
+from fhir_adapter.clinical.statements.events import encounter, imaging_study, procedure, service_request
+from fhir_adapter.clinical.statements.medications import medication, medications_named
+from fhir_adapter.clinical.statements.observations import diagnostic_report, observation
 
 READERS: Mapping[str, Callable[[Mapping[str, Any], tzinfo | None], Stated]] = {
     "Observation": observation,

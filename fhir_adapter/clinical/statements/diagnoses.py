@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import tzinfo
 from typing import Any
 
+from fhir_adapter.clinical.statements.claims import Claim, Stated, sites, unread
 from fhir_adapter.codes import (
     ACTIVE_CONDITION,
     ALLERGY_CLINICAL,
@@ -19,7 +20,6 @@ from fhir_adapter.codes import (
 )
 from fhir_adapter.elements import codes_in, concept, optional_object
 from fhir_adapter.moments import Moment, end_of_period, optional_moment, start_of_period
-from fhir_adapter.statements.claims import Claim, Stated, sites, unread
 
 
 def condition(body: Mapping[str, Any], zone: tzinfo | None) -> Stated:

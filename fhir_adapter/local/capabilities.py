@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from fhir_adapter import generate_operation
-from fhir_adapter.local_index import known_parameters, parameter_kind
+from fhir_adapter.local.index import known_parameters, parameter_kind
+from fhir_adapter.ordering import generate_operation
 from fhir_adapter.resource_types import STORED_TYPES
 
 Json = dict[str, Any]

@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 
 from domain.errors import PeerRefused, RequestInvalid, VersionChanged
 from fhir_adapter.json_text import canonical_json, parse_json, write_json
-from fhir_adapter.local_index import (
+from fhir_adapter.local.index import (
     DateBound,
     Token,
     any_references,
@@ -29,10 +29,10 @@ from fhir_adapter.local_index import (
     references,
     tokens,
 )
-from fhir_adapter.local_transaction import Write, plan
+from fhir_adapter.local.tables import IndexRow, ResourceRow
+from fhir_adapter.local.transaction import Write, plan
 from fhir_adapter.search import require_resource_type, split_escaped, split_reference
 from fhir_adapter.store import RawResource, Search
-from fhir_adapter.tables import IndexRow, ResourceRow
 
 _Moment = SQLColumnExpression[Any]
 
@@ -87,7 +87,7 @@ class LocalFhirStore:
     Parameters
     ----------
     engine : sqlalchemy.Engine
-        Database with the tables of `fhir_adapter.tables`.
+        Database with the tables of `fhir_adapter.local.tables`.
     clock : callable
         Gives ``meta.lastUpdated``; aware.
     """
@@ -170,7 +170,7 @@ class LocalFhirStore:
         Raises
         ------
         RequestInvalid
-            See `fhir_adapter.local_transaction.plan`.
+            See `fhir_adapter.local.transaction.plan`.
         VersionChanged
             If an entry's ``ifMatch`` names another version than the one that is held.
         """

@@ -1,4 +1,4 @@
-"""The FHIR server as a `FhirStore`: interactions and paging; `fhir_adapter.exchange` has authentication, timeouts and retry.
+"""The FHIR server as a `FhirStore`: interactions and paging; `.exchange` has authentication, timeouts and retry.
 
 Written for HAPI FHIR (JPA, R4); other servers are milder. Identifying values go by ``POST _search``, never into a URL. Where a
 server writes them into its own ``next`` links, those are followed as they are: the protocol leaves no other way.
@@ -17,13 +17,20 @@ from urllib.parse import urlencode
 import structlog
 
 from domain.errors import RequestInvalid
-from fhir_adapter.addresses import require_origin
-from fhir_adapter.answers import batch_answer, invalid, require_allowed, require_bundle, require_success, written_references
-from fhir_adapter.exchange import FHIR_JSON, Answer, ClientLimits, Exchange
 from fhir_adapter.json_text import write_json
-from fhir_adapter.retrying import RetryPolicy
-from fhir_adapter.scopes import scope_needed, scopes_of_bundle
 from fhir_adapter.search import IDENTIFYING, entries, matches, next_link, require_resource_type, split_reference
+from fhir_adapter.server.addresses import require_origin
+from fhir_adapter.server.answers import (
+    batch_answer,
+    invalid,
+    require_allowed,
+    require_bundle,
+    require_success,
+    written_references,
+)
+from fhir_adapter.server.exchange import FHIR_JSON, Answer, ClientLimits, Exchange
+from fhir_adapter.server.retrying import RetryPolicy
+from fhir_adapter.server.scopes import scope_needed, scopes_of_bundle
 from fhir_adapter.store import RawResource, Search
 
 __all__ = ["ClientLimits", "FhirClient"]

@@ -19,11 +19,11 @@ from urllib.parse import urlencode, urljoin
 import httpx
 
 from domain.errors import PeerAnswerInvalid, PeerUnreachable, RequestInvalid
-from fhir_adapter.addresses import origin_text, require_base_url, require_token
-from fhir_adapter.answers import invalid, require_success
 from fhir_adapter.json_text import parse_json
-from fhir_adapter.retrying import RetryPolicy, may_retry
 from fhir_adapter.search import require_resource_type, split_reference
+from fhir_adapter.server.addresses import origin_text, require_base_url, require_token
+from fhir_adapter.server.answers import invalid, require_success
+from fhir_adapter.server.retrying import RetryPolicy, may_retry
 
 NDJSON = "application/fhir+ndjson"
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
@@ -95,7 +95,7 @@ class BulkClient:
         Service base URL.
     bearer_token : callable or None
         Asked before each request, so that a token which expires can be renewed during a long export; one that can `forget`
-        (`fhir_adapter.exchange.Renewable`) is asked once more where the server refuses its token (401).
+        (`fhir_adapter.server.exchange.Renewable`) is asked once more where the server refuses its token (401).
     file_origins : sequence of str
         Other origins (``https://files.example``) from which files may be fetched; the server's own always may.
 

@@ -15,7 +15,6 @@ from domain.clinical import ClinicalFact, Coding
 from domain.errors import RequestInvalid, VeraiconError
 from domain.identifiers import PatientIdentifier, require_uid
 from domain.ordering import Order, OrderOrigin
-from fhir_adapter import order_codes as codes
 from fhir_adapter.elements import (
     codes_in,
     concept,
@@ -26,6 +25,7 @@ from fhir_adapter.elements import (
     quantity,
     required_text,
 )
+from fhir_adapter.ordering import codes
 from fhir_adapter.store import RawResource
 
 _MOST_SAMPLES = 1000

@@ -8,7 +8,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from domain.errors import ConfigurationError, PeerAnswerInvalid
-from fhir_adapter.answers import invalid
+from fhir_adapter.server.answers import invalid
 
 
 def require_base_url(url: str) -> str:

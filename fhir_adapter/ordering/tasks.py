@@ -9,8 +9,8 @@ from typing import Any
 
 from domain.identifiers import derive_fhir_id
 from domain.ordering import JobNews, Order, OrderState
-from fhir_adapter import order_codes as codes
 from fhir_adapter.codes import ERROR_SYSTEM
+from fhir_adapter.ordering import codes
 
 Json = dict[str, Any]
 

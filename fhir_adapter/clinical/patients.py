@@ -14,10 +14,10 @@ from domain.identifiers import PatientIdentifier
 from domain.ordering import Order, OrderOrigin
 from domain.pairing import ACCESSION, ORDER, STUDY_UID, PatientCandidate, Pointer
 from domain.series import ImagingSeries
+from fhir_adapter.clinical.consent import security_labels
+from fhir_adapter.clinical.demographics import demographics
+from fhir_adapter.clinical.patient_links import is_in_use, patient_identifiers, successor_of
 from fhir_adapter.codes import RESTRICTING_LABELS
-from fhir_adapter.consent import security_labels
-from fhir_adapter.demographics import demographics
-from fhir_adapter.patient_links import is_in_use, patient_identifiers, successor_of
 from fhir_adapter.search import escape, identifier_token
 from fhir_adapter.store import FhirStore, RawResource, Search
 

@@ -7,9 +7,9 @@ from datetime import tzinfo
 from typing import Any
 
 from domain.clinical import Coding
+from fhir_adapter.clinical.statements.claims import Claim, Stated, is_negated, refusal, sites
 from fhir_adapter.elements import concept, objects, optional_concept, optional_object, optional_text, required_text
 from fhir_adapter.moments import end_of_period, optional_moment, start_of_period
-from fhir_adapter.statements.claims import Claim, Stated, is_negated, refusal, sites
 
 
 def procedure(body: Mapping[str, Any], zone: tzinfo | None) -> Stated:

@@ -21,9 +21,9 @@ import httpx
 import structlog
 
 from domain.errors import ConfigurationError, PeerAnswerInvalid, PeerRefused, PeerUnreachable
-from fhir_adapter.addresses import origin_text, require_base_url
-from fhir_adapter.client_keys import ClientKey
 from fhir_adapter.json_text import parse_json
+from fhir_adapter.server.addresses import origin_text, require_base_url
+from fhir_adapter.server.client_keys import ClientKey
 
 _log = structlog.get_logger()
 

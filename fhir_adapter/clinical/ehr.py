@@ -13,12 +13,12 @@ from domain.identifiers import PatientIdentifier
 from domain.ordering import Order
 from domain.pairing import PatientCandidate
 from domain.series import ImagingSeries
-from fhir_adapter.clinical_context import clinical_context
-from fhir_adapter.consent import require_consent
-from fhir_adapter.offering import Offering
-from fhir_adapter.patients import PairingSources, PatientFinder
+from fhir_adapter.clinical.consent import require_consent
+from fhir_adapter.clinical.context import clinical_context
+from fhir_adapter.clinical.offering import Offering
+from fhir_adapter.clinical.patients import PairingSources, PatientFinder
+from fhir_adapter.clinical.statements import READERS, medications_named
 from fhir_adapter.search import split_reference
-from fhir_adapter.statements import READERS, medications_named
 from fhir_adapter.store import FhirStore, RawResource, Search
 
 _log = structlog.get_logger()
@@ -82,7 +82,7 @@ class EhrReader:
         return self._finder.carriers(identifier)
 
     def pairing_sources(self, series: ImagingSeries, order: Order | None = None) -> PairingSources:
-        """Return what `domain.pairing.choose_patient` decides by; see `fhir_adapter.patients.PatientFinder.sources`."""
+        """Return what `domain.pairing.choose_patient` decides by; see `.patients.PatientFinder.sources`."""
         return self._finder.sources(series, order)
 
     def snapshot(self, patient_reference: str, as_of: datetime) -> ClinicalContext:

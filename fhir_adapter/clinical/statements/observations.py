@@ -10,6 +10,7 @@ from datetime import tzinfo
 from typing import Any
 
 from domain.clinical import Coding
+from fhir_adapter.clinical.statements.claims import Claim, Stated, Value, codings_of, refusal
 from fhir_adapter.codes import ABSENT_VALUES, UCUM_ONE
 from fhir_adapter.elements import (
     concept,
@@ -23,7 +24,6 @@ from fhir_adapter.elements import (
     required_text,
 )
 from fhir_adapter.moments import Moment, end_of_period, optional_moment, parse_moment
-from fhir_adapter.statements.claims import Claim, Stated, Value, codings_of, refusal
 
 # A longer report than this is a document, not a conclusion.
 _LONGEST_REPORT = 100_000

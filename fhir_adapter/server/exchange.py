@@ -14,9 +14,9 @@ import httpx
 import structlog
 
 from domain.errors import PeerUnreachable
-from fhir_adapter.addresses import origin_text, require_base_url, require_token
-from fhir_adapter.answers import invalid
-from fhir_adapter.retrying import RetryPolicy, may_retry
+from fhir_adapter.server.addresses import origin_text, require_base_url, require_token
+from fhir_adapter.server.answers import invalid
+from fhir_adapter.server.retrying import RetryPolicy, may_retry
 
 _log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ FHIR_JSON = "application/fhir+json"
 
 @runtime_checkable
 class Renewable(Protocol):
-    """A token that can be had again: see `fhir_adapter.smart.BackendServices`."""
+    """A token that can be had again: see `fhir_adapter.server.smart.BackendServices`."""
 
     def __call__(self) -> str:
         """Return the token."""
@@ -73,7 +73,7 @@ class Answer:
 
 
 class Exchange:
-    """Sends requests to one server; parameters as `fhir_adapter.client.FhirClient` has them.
+    """Sends requests to one server; parameters as `fhir_adapter.server.client.FhirClient` has them.
 
     Attributes
     ----------

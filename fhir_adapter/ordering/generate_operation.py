@@ -10,9 +10,9 @@ from typing import Any
 from domain.errors import RequestInvalid
 from domain.identifiers import derive_fhir_id
 from domain.ordering import Order, OrderOrigin
-from fhir_adapter import order_codes as codes
 from fhir_adapter.elements import objects, optional_object, optional_text, required_text
-from fhir_adapter.orders_as_fhir import asked_value, with_parameter
+from fhir_adapter.ordering import codes
+from fhir_adapter.ordering.reading import asked_value, with_parameter
 
 Json = dict[str, Any]
 

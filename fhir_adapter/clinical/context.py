@@ -16,15 +16,15 @@ from typing import Any
 
 from domain.clinical import ClinicalContext, ClinicalFact, LeftOut
 from domain.errors import ConfigurationError, PeerAnswerInvalid, RequestInvalid
+from fhir_adapter.clinical.consent import security_labels
+from fhir_adapter.clinical.demographics import Lifetime, demographics, lifetime, missing_demographics
+from fhir_adapter.clinical.statements import READERS, Stated
+from fhir_adapter.clinical.statements.medications import medications_named, with_medication
 from fhir_adapter.codes import RESTRICTING_LABELS
-from fhir_adapter.consent import security_labels
-from fhir_adapter.demographics import Lifetime, demographics, lifetime, missing_demographics
 from fhir_adapter.elements import optional_object
 from fhir_adapter.json_text import salted_digest
 from fhir_adapter.moments import ImpossibleDate, Moment, optional_moment
 from fhir_adapter.search import refers_to
-from fhir_adapter.statements import READERS, Stated
-from fhir_adapter.statements.medications import medications_named, with_medication
 from fhir_adapter.store import RawResource
 
 _SALT_BYTES = 16

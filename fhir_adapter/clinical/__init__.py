@@ -1,0 +1,1 @@
+"""Resources of one patient as clinical context: statements, time, consent, and the evidence for a pairing."""

@@ -1,0 +1,1 @@
+"""Our own FHIR store in the embedded database, and what it can do."""
