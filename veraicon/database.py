@@ -56,8 +56,11 @@ def migrate(engine: sa.Engine) -> None:
     configuration.set_main_option("script_location", str(_MIGRATIONS))
     try:
         with engine.begin() as connection:
-            if engine.dialect.name == "postgresql":  # two processes may start at once; SQLite waits for its lock anyway
+            # Two processes may start at once. The driver of SQLite begins no transaction for what creates tables.
+            if engine.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            elif engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             configuration.attributes["connection"] = connection
             command.upgrade(configuration, "head")
         DBOS.migrate(engine.url.render_as_string(hide_password=False))
