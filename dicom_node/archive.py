@@ -346,9 +346,10 @@ class Archive:
         """Note that a series in this state was handed on; return False where it has changed meanwhile and stays unannounced."""
         return self._index.announced(series_uid, series_digest)
 
-    def is_arriving(self, series_uid: str) -> bool:
-        """Return whether a held series has not settled yet: instances may still come."""
-        return self._index.is_pending(series_uid)
+    def arrival(self, series_uid: str) -> tuple[bool, float]:
+        """Return whether instances of a held series may still come (it has not settled), and s since the last one came."""
+        pending, landed_s = self._index.arrival(series_uid)
+        return pending, self._clock() - landed_s
 
     def find(self, level: str, narrowing: Mapping[str, Sequence[str]], *, counted: bool = True) -> list[Entity]:
         """Return entities of a query level, narrowed by exact values, see `dicom_node.holding.index.Index.entities`."""

@@ -20,6 +20,7 @@ from domain.errors import JobNotFound, RequestInvalid, VeraiconError
 from domain.generation import GenerationRequest
 from domain.identifiers import SeriesUid, derive_uuid
 from veraicon.artifacts import ArtifactFolder
+from veraicon.failures import error_words
 from veraicon.pipeline import JobState
 from veraicon.recall.outputs import require_not_recalled
 from veraicon.sections import GenerationSettings
@@ -75,15 +76,7 @@ def describe(row: JobRow) -> dict[str, object]:
 
 def error_fields(error: VeraiconError, step: JobState, *, attempts: int) -> dict[str, object]:
     """Return an error as a job's row keeps it and the job list shows it."""
-    return {
-        "code": error.code,
-        "name": type(error).__name__,
-        "step": step.value,
-        "attempts": attempts,
-        "found": error.found,
-        "allowed": error.allowed,
-        "next": error.action,
-    }
+    return {**error_words(error), "step": step.value, "attempts": attempts}
 
 
 def requests_for(

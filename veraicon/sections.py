@@ -117,6 +117,9 @@ class FhirSettings(_Section):
     resource_types: tuple[str, ...] = Field(
         (), description="types that are read for facts; none: what the server's CapabilityStatement offers"
     )
+    consent_elsewhere: bool = Field(
+        False, description="use data of a server that does not offer Consent: the site answers for consent by other means"
+    )
 
     @model_validator(mode="after")
     def _one_identity(self) -> FhirSettings:
@@ -231,6 +234,12 @@ class PairingSettings(_Section):
         (), description="evidence that may pair where no patient carries the Patient ID; none: the Patient ID is needed"
     )
 
+    @model_validator(mode="after")
+    def _accession_has_a_system(self) -> PairingSettings:
+        if "accession" in self.accept and not self.accession_system:
+            raise ValueError("accept names accession and accession_system is empty: hospitals share accession numbers")
+        return self
+
     @field_validator("timezone")
     @classmethod
     def _zone_exists(cls, name: str) -> str:
@@ -245,6 +254,7 @@ class GenerationSettings(_Section):
     model: str = Field("hippocampus-t1", description="name of a packaged model, or a folder with weights and card")
     on_receive: bool = Field(True, description="make one request for each series that settles")
     samples: int = Field(1, ge=1, le=1000, description="requests for each series, each with a seed of its own")
+    max_samples: int = Field(100, ge=1, le=1000, description="most volumes of each series that an order may ask for")
     guidance: float = Field(1.0, ge=1, le=10, description="weight of guidance; 1 is what the packaged card advises")
     redraws: int = Field(
         3, ge=0, le=20, description="new requests with another seed after a rejected volume; each rejection stays listed"
@@ -266,12 +276,16 @@ class RuleSettings(_Section):
     action: Literal["generate", "ignore"] = Field("generate", description="generate or ignore")
     model: str = Field("", description="by which model, where the order names none; empty: [generation] model")
     samples: int = Field(0, ge=0, le=1000, description="volumes of each series, where the order says none; 0: as [generation]")
+    max_samples: int = Field(0, ge=0, le=1000, description="most volumes of each series that an order gets; 0: as [generation]")
     ask: dict[str, str] = Field(
         default_factory=dict, description='values to ask for where the order asks none, {"hippocampus-volume" = "3.1 cm3"}'
     )
     fetch: str = Field("", description="peer to fetch images from that are not here; empty: they come by themselves")
     priors: bool = Field(False, description="fetch the patient's earlier studies too")
     wait_s: float = Field(604800.0, gt=0, description="how long an order waits for its images before it is refused")
+    fit_wait_s: float = Field(
+        1800.0, ge=0, description="how long after the last image one that fits the model may still come: localizers come first"
+    )
     tell: tuple[str, ...] = Field(
         (), description='channels that are told, such as ["fhir-task", "webhook:ris"]; empty: every one that takes such news'
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -15,6 +13,7 @@ from domain.errors import ApprovalAwaited, QualityRejection, Retry, VeraiconErro
 from domain.generation import Publication
 from veraicon import faults
 from veraicon.artifacts import Codec
+from veraicon.failures import as_ours
 from veraicon.jobs import WORKFLOW, Jobs, request_of
 from veraicon.pipeline import JobState, Steps, tell
 from veraicon.sections import WorkerSettings
@@ -51,7 +50,7 @@ class DurableRecorder:
                 self._jobs.reached(self._request_id, JobState.HELD, {})
                 return JobState.HELD.value
             except Exception as caught:  # the edge: every failure is kept with the job, then goes on
-                error = _as_ours(caught)
+                error = as_ours(caught)
                 self._jobs.tried(self._request_id, state, error)
                 _log.warning("step failed", action="step", request_id=self._request_id, step=state.value, code=error.code)
                 raise error from caught
@@ -73,18 +72,6 @@ class DurableRecorder:
         )
         # Also where an approval was awaited: it raises here, outside the engine's record, or has come meanwhile.
         return self._folder.once(state.value, codec, lambda: step(*arguments))
-
-
-def _as_ours(error: Exception) -> VeraiconError:
-    """Return the error itself, or what stands for a fault of ours: its place, not its message, which may hold patient data."""
-    if isinstance(error, VeraiconError):
-        return error
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return VeraiconError(
-        found=f"an unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}",
-        allowed="no unexpected error",
-        action="report it with this place and the version, then retry the job",
-    )
 
 
 def _facts_for_row(result: object) -> dict[str, str]:

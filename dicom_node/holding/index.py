@@ -196,11 +196,11 @@ class Index:
 
         return in_transaction(self._engine, write)
 
-    def is_pending(self, series_uid: str) -> bool:
-        """Return whether a held series has changed since it was announced last, or was never announced."""
+    def arrival(self, series_uid: str) -> tuple[bool, float]:
+        """Return whether a held series has changed since it was announced last, and when its last instance came."""
         with Session(self._engine) as session:
-            row = session.get(SeriesRow, series_uid)
-        return row is not None and row.pending
+            row = session.get_one(SeriesRow, series_uid)
+        return row.pending, row.last_landed_s
 
     def instances(self, narrowing: Mapping[str, Sequence[str]], *, rejected: bool = False) -> list[InstanceRow]:
         """Return instances, by UID, whose attributes (by keyword) have one of the named values each.

@@ -15,8 +15,8 @@ from sqlmodel import Session, col, select
 from domain.errors import ResourceNotFound, VeraiconError
 from domain.identifiers import derive_uuid
 from fhir_adapter.hl7v2.message import Header
+from veraicon.failures import error_words
 from veraicon.hl7v2.tables import Hl7MessageRow
-from veraicon.orders.book import error_words
 
 
 class MessageState(Enum):
@@ -86,7 +86,7 @@ class MessageBook:
         self, message_id: str, state: MessageState, *, orders: Sequence[str] = (), error: VeraiconError | None = None
     ) -> None:
         """Note what became of a message."""
-        values = {"state": state.value, "orders": list(orders), "error": error_words(error)}
+        values = {"state": state.value, "orders": list(orders), "error": error and error_words(error)}
         with Session(self._engine) as session:
             session.execute(sa.update(Hl7MessageRow).where(col(Hl7MessageRow.message_id) == message_id).values(**values))
             session.commit()
@@ -108,6 +108,16 @@ class MessageBook:
                 action="list the messages, and check that --config names the same database",
             )
         return row
+
+    def waiting(self, *, before: datetime) -> list[str]:
+        """Return the ids of messages that were kept before a moment and not done, the first that came first."""
+        query = (
+            select(Hl7MessageRow.message_id)
+            .where(col(Hl7MessageRow.state) == MessageState.RECEIVED.value, col(Hl7MessageRow.received_at) < before)
+            .order_by(col(Hl7MessageRow.received_at), col(Hl7MessageRow.message_id))
+        )
+        with Session(self._engine) as session:
+            return list(session.exec(query))
 
     def recent(self, *, states: Sequence[MessageState] = (), limit: int = 200) -> list[Hl7MessageRow]:
         """Return messages, the last that came first."""

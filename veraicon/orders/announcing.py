@@ -9,14 +9,16 @@ from enum import Enum
 import structlog
 
 from domain.errors import RequestInvalid
-from domain.ordering import Order, OrderOrigin
-from fhir_adapter.json_text import write_json
-from fhir_adapter.ordering.reading import Standing, order_of_resource, standing
+from domain.ordering import Order, OrderOrigin, OrderState
+from fhir_adapter.json_text import parse_json, write_json
+from fhir_adapter.ordering.reading import Standing, asks_anew, order_of_resource, standing
 from fhir_adapter.search import split_reference
 from fhir_adapter.store import RawResource
 from veraicon.orders.book import OrderBook
 
 _log = structlog.get_logger()
+
+_TURNED_DOWN = (OrderState.REFUSED.value, OrderState.IGNORED.value)
 
 
 class Heard(Enum):
@@ -46,6 +48,7 @@ class Announcements:
         """Keep what a resource asks for, or note that it was taken back; it is on disk when this returns.
 
         A resource that cannot be read is kept as a refused order, so that somebody sees it; its next version is read anew.
+        A Task that its requester sets back to ``requested``, after it was refused or ignored, is looked at again.
         """
         # surrogatepass: JSON may escape half of a surrogate pair, and such a resource must not stop those after it
         now, content = datetime.now(UTC), raw.wire or write_json(raw.body).encode("utf-8", "surrogatepass")
@@ -53,7 +56,6 @@ class Announcements:
         if state is Standing.NEITHER:
             return Heard.NOTHING
         try:
-            _require_unicode(content)
             split_reference(raw.reference)
             order = order_of_resource(raw, self.sender, now)
         except RequestInvalid as error:
@@ -61,25 +63,26 @@ class Announcements:
         if state is Standing.REVOKED:
             news = self.book.revoke(order, f"its {raw.resource_type} is {raw.body['status']}", content)
             return Heard.TAKEN_BACK if news else Heard.KNOWN
-        return Heard.NEW if self.book.take(order, content) else Heard.KNOWN
+        return Heard.NEW if self.book.take(order, content) or self._asked_anew(order, raw, content) else Heard.KNOWN
 
     def _unreadable(self, raw: RawResource, error: RequestInvalid, now: datetime, content: bytes) -> Heard:
         order = Order(OrderOrigin.FHIR, self.sender, _shown_reference(raw), raw.resource_type, now)
-        self.book.take(order, content)
-        self.book.refused(order.order_id, error)
-        _log.warning("announced resource refused", action="order", order_id=order.order_id, code=error.code)
+        if self.book.keep_refused(order, error, content) or self._asked_anew(order, raw, content, error):
+            _log.warning("announced resource refused", action="order", order_id=order.order_id, code=error.code)
         return Heard.UNREADABLE
 
+    def _asked_anew(self, order: Order, raw: RawResource, content: bytes, error: RequestInvalid | None = None) -> bool:
+        held = self.book.find(order.order_id)
+        if held is None or held.state not in _TURNED_DOWN or not asks_anew(raw, _parsed(held.raw)):
+            return False
+        return self.book.ask_anew(held, content, error)
 
-def _require_unicode(content: bytes) -> None:
+
+def _parsed(content: bytes) -> object:
     try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        raise RequestInvalid(
-            found="a resource with half of a surrogate pair in a string",
-            allowed="text that UTF-8 can carry",
-            action="correct the resource on the FHIR server, then order again",
-        ) from error
+        return parse_json(content)
+    except ValueError:
+        return None
 
 
 def _shown_reference(raw: RawResource) -> str:

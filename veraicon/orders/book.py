@@ -12,7 +12,9 @@ from sqlmodel import Session, col, select
 
 from domain.errors import RequestInvalid, ResourceNotFound, VeraiconError
 from domain.ordering import Order, OrderState
+from veraicon.failures import error_words
 from veraicon.orders.tables import OrderRow
+from veraicon.pipeline import JobState
 from veraicon.tables import JobRow
 
 ORDER = TypeAdapter(Order)
@@ -67,7 +69,24 @@ class OrderBook:
         row.reason = reason[:_MAX_REASON]
         if self._insert(row):
             return True
-        return self._change(order.order_id, OrderState.REVOKED, reason=reason, unless=(OrderState.REVOKED,))
+        others = [state for state in OrderState if state is not OrderState.REVOKED]
+        return self._change(order.order_id, OrderState.REVOKED, reason=reason, only=others)
+
+    def keep_refused(self, order: Order, error: VeraiconError, raw: bytes = b"") -> bool:
+        """Keep what cannot be read as an order, with the error, in one step: nobody finds it without; True where it is news."""
+        row = _row(order, OrderState.REFUSED, raw)
+        row.reason, row.error = error.found[:_MAX_REASON], error_words(error)
+        return self._insert(row) or self._amend(row)
+
+    def ask_anew(self, seen: OrderRow, raw: bytes, error: VeraiconError | None = None) -> bool:
+        """Note that a sender asks once more for what was refused or ignored; with an error it is refused once more.
+
+        False where the order has changed since it was seen.
+        """
+        now, state = datetime.now(UTC), OrderState.REFUSED if error else OrderState.RECEIVED
+        values: dict[str, object] = {"state": state.value, "raw": raw, "reason": error.found[:_MAX_REASON] if error else ""}
+        values |= {"error": error and error_words(error), "look_at": now, "updated_at": now, "turn": seen.turn + 1}
+        return self._update(seen, values)
 
     def order(self, order_id: str) -> Order | None:
         """Return an order, or None where the book has none of this id."""
@@ -128,29 +147,38 @@ class OrderBook:
         with Session(self._engine) as session:
             return list(session.exec(query))
 
-    def look_again(self) -> None:
-        """Have every waiting order looked at soon: something that it may wait for has come."""
+    def look_again(self, order_id: str = "") -> None:
+        """Have an order that waits, or every one, looked at soon: what it may wait for has come."""
         statement = sa.update(OrderRow).where(col(OrderRow.state) == OrderState.WAITING.value).values(look_at=datetime.now(UTC))
+        if order_id:
+            statement = statement.where(col(OrderRow.order_id) == order_id)
         with Session(self._engine) as session:
             session.execute(statement)
             session.commit()
 
-    def waits(self, order_id: str, reason: str, *, rule: str, pause_s: float, error: VeraiconError | None = None) -> bool:
-        """Note that an order waits, for what, and when it is looked at again."""
+    def waits(self, seen: OrderRow, reason: str, *, rule: str, pause_s: float, error: VeraiconError | None = None) -> bool:
+        """Note that an order waits, for what, and when it is looked at again.
+
+        Parameters
+        ----------
+        seen : OrderRow
+            As it was when it was decided upon, here and below: what was amended or taken back since stays as it is, and is
+            decided upon anew (False).
+        """
         later = datetime.now(UTC) + timedelta(seconds=pause_s)
-        return self._change(order_id, OrderState.WAITING, reason=reason, rule=rule, error=error, look_at=later, only=_OPEN)
+        return self._decide(seen, OrderState.WAITING, reason=reason, rule=rule, error=error, look_at=later)
 
-    def requested(self, order_id: str, requests: Sequence[str], *, rule: str) -> bool:
+    def requested(self, seen: OrderRow, requests: Sequence[str], *, rule: str) -> bool:
         """Note which requests were made for an order."""
-        return self._change(order_id, OrderState.REQUESTED, reason="", rule=rule, requests=requests, only=_OPEN)
+        return self._decide(seen, OrderState.REQUESTED, reason="", rule=rule, requests=requests)
 
-    def ignored(self, order_id: str, reason: str, *, rule: str = "") -> bool:
+    def ignored(self, seen: OrderRow, reason: str, *, rule: str = "") -> bool:
         """Note that nothing is made for an order, and why."""
-        return self._change(order_id, OrderState.IGNORED, reason=reason, rule=rule, only=_OPEN)
+        return self._decide(seen, OrderState.IGNORED, reason=reason, rule=rule)
 
-    def refused(self, order_id: str, error: VeraiconError, *, rule: str = "") -> bool:
+    def refused(self, seen: OrderRow, error: VeraiconError, *, rule: str = "") -> bool:
         """Note that an order cannot be met as it stands."""
-        return self._change(order_id, OrderState.REFUSED, reason=error.found, rule=rule, error=error, only=_OPEN)
+        return self._decide(seen, OrderState.REFUSED, reason=error.found, rule=rule, error=error)
 
     def retry(self, order_id: str) -> OrderRow:
         """Have an order looked at again, from its beginning.
@@ -160,17 +188,23 @@ class OrderBook:
         ResourceNotFound
             If the book has none of this id.
         RequestInvalid
-            If it has requests already, or was revoked.
+            If jobs of it are under way or have succeeded, or if it was revoked.
         """
         row = self.row(order_id)
-        if row.state not in _RETRIABLE:
+        if row.state not in _RETRIABLE and not (row.state == OrderState.REQUESTED.value and self._all_failed(order_id)):
             raise RequestInvalid(
                 found=f"an order in state {row.state}",
-                allowed="ignored, refused or waiting",
+                allowed="ignored, refused or waiting, or requested without a job that is under way or has succeeded",
                 action="retry its jobs, or have its sender send a new order",
             )
         self._change(order_id, OrderState.RECEIVED, reason="", look_at=datetime.now(UTC), only=(OrderState(row.state),))
         return self.row(order_id)
+
+    def _all_failed(self, order_id: str) -> bool:
+        """Return whether every job of an order has ended, and none of them well."""
+        with Session(self._engine) as session:
+            states = session.exec(select(JobRow.state).where(JobRow.order_id == order_id)).all()
+        return all(JobState(state).ended and state != JobState.ATTESTED.value for state in states)
 
     def _insert(self, row: OrderRow) -> bool:
         with Session(self._engine) as session:
@@ -185,15 +219,42 @@ class OrderBook:
 
     def _amend(self, row: OrderRow) -> bool:
         """Take a newer version of an order that nothing was made for yet; it is looked at from its beginning then."""
-        with Session(self._engine) as session:
-            held = session.get(OrderRow, row.order_id, with_for_update=True)
-            if held is None or held.state not in _AMENDABLE or _said(held) == _said(row):
-                return False
-            held.content, held.raw, held.state, held.turn = row.content, row.raw, row.state, held.turn + 1
-            held.reason, held.error, held.look_at, held.updated_at = "", None, row.look_at, row.updated_at
-            session.add(held)
-            session.commit()
-        return True
+        held = self.find(row.order_id)
+        if held is None or held.state not in _AMENDABLE or _said(held) == _said(row):
+            return False
+        if order_of(row).received_at < order_of(held).received_at:  # it was left behind, and a newer one was taken meanwhile
+            return False
+        values = {"content": row.content, "raw": row.raw, "state": row.state, "reason": row.reason, "error": row.error}
+        return self._update(held, values | {"look_at": row.look_at, "updated_at": row.updated_at, "turn": held.turn + 1})
+
+    def _decide(
+        self,
+        seen: OrderRow,
+        state: OrderState,
+        *,
+        reason: str,
+        rule: str,
+        error: VeraiconError | None = None,
+        requests: Sequence[str] | None = None,
+        look_at: datetime | None = None,
+    ) -> bool:
+        if seen.state not in {one.value for one in _OPEN}:
+            return False
+        values: dict[str, object] = {"reason": reason[:_MAX_REASON], "error": error and error_words(error), "rule": rule}
+        if state.value != seen.state:  # an order that goes on waiting has not changed: nobody is told again
+            values |= {"state": state.value, "turn": seen.turn + 1, "updated_at": datetime.now(UTC)}
+        values |= {} if requests is None else {"requests": list(requests)}
+        values |= {} if look_at is None else {"look_at": look_at}
+        return self._update(seen, values)
+
+    def _update(self, seen: OrderRow, values: Mapping[str, object]) -> bool:
+        """Change an order in one statement; False where it is no longer as it was seen."""
+        as_seen = (
+            col(OrderRow.order_id) == seen.order_id,
+            col(OrderRow.turn) == seen.turn,
+            col(OrderRow.state) == seen.state,
+        )
+        return self._execute(sa.update(OrderRow).where(*as_seen).values(**values))
 
     def _change(
         self,
@@ -201,29 +262,22 @@ class OrderBook:
         state: OrderState,
         *,
         reason: str,
-        rule: str | None = None,
-        error: VeraiconError | None = None,
-        requests: Sequence[str] | None = None,
+        only: Sequence[OrderState],
         look_at: datetime | None = None,
-        only: Sequence[OrderState] = (),
-        unless: Sequence[OrderState] = (),
     ) -> bool:
-        """Change an order in one conditional statement; False where its state forbids it."""
+        """Set an order's state, whatever was decided upon it meanwhile; False where it is in none of the states `only`."""
         values: dict[str, object] = {
             "state": state.value,
             "reason": reason[:_MAX_REASON],
-            "error": error_words(error),
+            "error": None,
             "updated_at": datetime.now(UTC),
-            "turn": col(OrderRow.turn) + sa.case((col(OrderRow.state) == state.value, 0), else_=1),
+            "turn": col(OrderRow.turn) + 1,
         }
-        values |= {} if rule is None else {"rule": rule}
-        values |= {} if requests is None else {"requests": list(requests)}
         values |= {} if look_at is None else {"look_at": look_at}
-        statement = sa.update(OrderRow).where(col(OrderRow.order_id) == order_id).values(**values)
-        if only:
-            statement = statement.where(col(OrderRow.state).in_([one.value for one in only]))
-        if unless:
-            statement = statement.where(col(OrderRow.state).not_in([one.value for one in unless]))
+        in_state = col(OrderRow.state).in_([one.value for one in only])
+        return self._execute(sa.update(OrderRow).where(col(OrderRow.order_id) == order_id, in_state).values(**values))
+
+    def _execute(self, statement: sa.Update) -> bool:
         with Session(self._engine) as session:
             changed = session.connection().execute(statement).rowcount
             session.commit()
@@ -249,16 +303,3 @@ def _row(order: Order, state: OrderState, raw: bytes) -> OrderRow:
 def _said(row: OrderRow) -> dict[str, object]:
     """Return what an order says, apart from when it came."""
     return {name: value for name, value in row.content.items() if name != "received_at"}
-
-
-def error_words(error: VeraiconError | None) -> Mapping[str, str] | None:
-    """Return an error as a row keeps it and the lists show it."""
-    if error is None:
-        return None
-    return {
-        "code": error.code,
-        "name": type(error).__name__,
-        "found": error.found,
-        "allowed": error.allowed,
-        "next": error.action,
-    }

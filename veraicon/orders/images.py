@@ -19,6 +19,8 @@ from veraicon.pulls import Puller
 
 _log = structlog.get_logger()
 
+_MOST_KNOWN = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class FoundImages:
@@ -30,10 +32,13 @@ class FoundImages:
         Image series that are whole as far as we know.
     arriving : int
         Series of which instances may still come.
+    quiet_s : float
+        Time since the last instance of any of them came, s.
     """
 
     settled: tuple[SeriesUid, ...]
     arriving: int
+    quiet_s: float
 
 
 def find_images(archive: Archive, order: Order, ours: Callable[[Sequence[str]], set[str]]) -> FoundImages:
@@ -53,20 +58,34 @@ def find_images(archive: Archive, order: Order, ours: Callable[[Sequence[str]], 
     uids = [entity["SeriesInstanceUID"] for entity in entities]
     made = ours(uids)
     images = [uid for uid in uids if uid not in made and _has_images(archive, uid)]
-    arriving = [uid for uid in images if archive.is_arriving(uid)]
-    settled = tuple(SeriesUid(uid) for uid in images if uid not in arriving)
-    return FoundImages(settled, len(arriving))
+    arrivals = {uid: archive.arrival(uid) for uid in images}
+    settled = tuple(SeriesUid(uid) for uid, (arriving, _) in arrivals.items() if not arriving)
+    return FoundImages(settled, len(images) - len(settled), min((quiet_s for _, quiet_s in arrivals.values()), default=0.0))
 
 
-def fitting_series(archive: Archive, series_uids: Sequence[SeriesUid], card: ModelCard) -> tuple[SeriesUid, ...]:
-    """Return those of several series that the model can take: a study holds localizers and other contrasts too.
+class FittingSeries:
+    """Tells which series the model can take: a study holds localizers and other contrasts too. Each is read once.
 
-    Where none fits, and where there is only one, all are returned: its job then says by name why not.
+    Parameters
+    ----------
+    archive : Archive
     """
-    if len(series_uids) == 1:
-        return tuple(series_uids)
-    fitting = tuple(uid for uid in series_uids if _fits(archive, uid, card))
-    return fitting or tuple(series_uids)
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._known: dict[tuple[str, str, str], bool] = {}
+
+    def of(self, series_uids: Sequence[SeriesUid], card: ModelCard) -> tuple[SeriesUid, ...]:
+        """Return those of several series that fit the card; none may."""
+        return tuple(uid for uid in series_uids if self._fits(uid, card))
+
+    def _fits(self, series_uid: SeriesUid, card: ModelCard) -> bool:
+        key = (series_uid, self._archive.series_digest(series_uid), f"{card.name} {card.version}")
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = _fits(self._archive, series_uid, card)
+        return self._known[key]
 
 
 def _fits(archive: Archive, series_uid: SeriesUid, card: ModelCard) -> bool:

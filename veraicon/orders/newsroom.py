@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from veraicon.jobs import Jobs
 from veraicon.orders.book import OrderBook, order_of
 from veraicon.orders.channels import Channel
 from veraicon.orders.standing import OrderStanding
-from veraicon.orders.tables import DeliveryRow, NewsRow, OrderRow
+from veraicon.orders.tables import DeliveryRow, NewsMarkRow, NewsRow, OrderRow
 from veraicon.pipeline import JobState
 from veraicon.recall.outputs import Outputs, aware
 from veraicon.sections import RuleSettings
@@ -26,16 +26,22 @@ NEWS = TypeAdapter(News)
 
 _TOLD_ORDERS = frozenset({OrderState.WAITING, OrderState.REQUESTED, OrderState.IGNORED, OrderState.REFUSED, OrderState.REVOKED})
 _TOLD_JOBS = frozenset({JobState.HELD, JobState.ATTESTED, JobState.REJECTED, JobState.FAILED, JobState.CANCELLED})
-# What changed shortly before the newest news is looked at again: transactions do not end in the order of their times.
-_OVERLAP = timedelta(seconds=60)
+# What changed shortly before the last look is looked at again: transactions do not end in the order of their times, and the
+# clocks of the machines that write them differ.
+_OVERLAP = timedelta(seconds=120)
 # A site that never had news begins with the last day: what ended long ago is none.
 _FIRST_LOOK = timedelta(days=1)
 _WAITING = "waiting"
+_THE_MARK = 1
+_MOST_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """News that may be known already: its id is there before everything else is read for it."""
+    """News that may be known already: its id is there before everything else is read for it.
+
+    No jobs here: those of the order are read where it is news.
+    """
 
     news_id: str
     kind: str
@@ -69,26 +75,32 @@ class Newsroom:
     ) -> None:
         self._engine, self._jobs, self._book = engine, jobs, book
         self._standing, self._channels = OrderStanding(book, jobs, outputs), tuple(channels)
+        self._seen: set[str] = set()
         self._only = {rule.name: frozenset(rule.tell) for rule in rules if rule.tell}
 
     def collect(self) -> int:
-        """Write down every change since the last time; return how many are new."""
-        since = self._since()
+        """Write down every change since the last time, in one transaction; return how many are new."""
+        started = datetime.now(UTC)
+        since = self._since(started)
         jobs, orders = self._jobs.changed_since(since), self._book.changed_since(since)
-        touched = sorted({job.order_id for job in jobs if job.order_id} | {row.order_id for row in orders})
+        touched = sorted({job.order_id for job in jobs if job.order_id} | {row.order_id for row in orders if _has_jobs(row)})
         drafts = [draft for job in jobs for draft in self._of_job(job)]
         drafts += [draft for row in orders for draft in self._of_order(row)]
         drafts += [draft for order_id in touched for draft in self._completion(order_id)]
-        known = self._known([draft.news_id for draft in drafts])
-        new = [draft for draft in drafts if draft.news_id not in known]
-        for draft in new:
-            self._write(draft)
-        return len(new)
-
-    def _since(self) -> datetime:
+        unseen = [draft for draft in drafts if draft.news_id not in self._seen]
+        known = self._known([draft.news_id for draft in unseen])
+        rows = [row for draft in unseen if draft.news_id not in known for row in self._rows(draft)]
         with Session(self._engine) as session:
-            newest = session.exec(select(sa.func.max(col(NewsRow.at)))).one()
-        return datetime.now(UTC) - _FIRST_LOOK if newest is None else aware(newest) - _OVERLAP
+            session.add_all(rows)
+            session.merge(NewsMarkRow(number=_THE_MARK, looked_at=started))
+            session.commit()
+        self._seen = {draft.news_id for draft in drafts}
+        return sum(isinstance(row, NewsRow) for row in rows)
+
+    def _since(self, now: datetime) -> datetime:
+        with Session(self._engine) as session:
+            mark = session.get(NewsMarkRow, _THE_MARK)
+        return now - _FIRST_LOOK if mark is None else aware(mark.looked_at) - _OVERLAP
 
     def _of_job(self, job: JobRow) -> Iterator[_Draft]:
         state, at = JobState(job.state), aware(job.updated_at)
@@ -100,8 +112,7 @@ class Newsroom:
     def _of_order(self, row: OrderRow) -> Iterator[_Draft]:
         if OrderState(row.state) in _TOLD_ORDERS:
             identity = derive_uuid(row.order_id, "news", row.state, str(row.turn))
-            jobs = tuple(self._jobs.of_order(row.order_id))
-            yield _Draft(str(identity), f"order.{row.state}", aware(row.updated_at), row.order_id, jobs, row.reason)
+            yield _Draft(str(identity), f"order.{row.state}", aware(row.updated_at), row.order_id, (), row.reason)
 
     def _completion(self, order_id: str) -> Iterator[_Draft]:
         """Yield that an order is completed: all its jobs have ended, and none of them was drawn again."""
@@ -114,38 +125,42 @@ class Newsroom:
         yield _Draft(str(identity), "order.completed", last, order_id, final, "")
 
     def _known(self, identities: Sequence[str]) -> set[str]:
+        known: set[str] = set()
         with Session(self._engine) as session:
-            return set(session.exec(select(NewsRow.news_id).where(col(NewsRow.news_id).in_(identities))))
+            for first in range(0, len(identities), _MOST_AT_ONCE):
+                some = identities[first : first + _MOST_AT_ONCE]
+                known.update(session.exec(select(NewsRow.news_id).where(col(NewsRow.news_id).in_(some))))
+        return known
 
-    def _write(self, draft: _Draft) -> None:
-        """Write one piece of news and who is to be told of it, in one transaction."""
+    def _rows(self, draft: _Draft) -> list[NewsRow | DeliveryRow]:
+        """Return one piece of news and who is to be told of it; nothing where nobody wants it."""
         row = self._book.find(draft.order_id)
+        jobs = draft.jobs or (tuple(self._jobs.of_order(draft.order_id)) if draft.order_id else ())
         news = News(
             news_id=draft.news_id,
             kind=draft.kind,
             at=draft.at,
             order=order_of(row) if row else None,
             order_state=OrderState(row.state) if row else None,
-            jobs=tuple(self._standing.job_news(job) for job in draft.jobs),
+            jobs=tuple(self._standing.job_news(job) for job in jobs),
             reason=draft.reason,
         )
-        content = NEWS.dump_python(news, mode="json")
-        request_id = draft.jobs[0].request_id if draft.kind.startswith("job.") else ""
-        now = datetime.now(UTC)
         only = self._only.get(row.rule) if row else None
-        with Session(self._engine) as session:
-            session.add(
-                NewsRow(
-                    news_id=draft.news_id,
-                    kind=draft.kind,
-                    order_id=draft.order_id,
-                    request_id=request_id,
-                    reason=draft.reason,
-                    content=content,
-                    at=draft.at,
-                )
-            )
-            for channel in self._channels:
-                if (only is None or channel.name in only) and channel.wants(news):
-                    session.add(DeliveryRow(news_id=draft.news_id, channel=channel.name, state=_WAITING, next_at=now))
-            session.commit()
+        wanted = [one.name for one in self._channels if (only is None or one.name in only) and one.wants(news)]
+        if not wanted:
+            return []
+        written = NewsRow(
+            news_id=draft.news_id,
+            kind=draft.kind,
+            order_id=draft.order_id,
+            request_id=jobs[0].request_id if draft.kind.startswith("job.") else "",
+            reason=draft.reason,
+            content=NEWS.dump_python(replace(news, order=None), mode="json"),
+            at=draft.at,
+        )
+        now = datetime.now(UTC)
+        return [written, *(DeliveryRow(news_id=draft.news_id, channel=name, state=_WAITING, next_at=now) for name in wanted)]
+
+
+def _has_jobs(row: OrderRow) -> bool:
+    return row.state == OrderState.REQUESTED.value

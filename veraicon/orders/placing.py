@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import sqlalchemy as sa
 import structlog
 
 from dicom_node.archive import Archive
@@ -18,13 +20,13 @@ from domain.ordering import Order
 from fhir_adapter.ordering.reading import study_of_focus
 from fhir_adapter.store import FhirStore
 from veraicon import faults
-from veraicon.jobs import Jobs
+from veraicon.failures import as_ours
+from veraicon.jobs import Jobs, request_of
 from veraicon.orders.book import OrderBook, order_of
-from veraicon.orders.images import fetch_images, find_images, fitting_series, names_images
+from veraicon.orders.images import FittingSeries, find_images, names_images
 from veraicon.orders.rules import Verdict, judge
 from veraicon.orders.tables import OrderRow
 from veraicon.pipeline import JobState
-from veraicon.pulls import Puller
 from veraicon.sections import GenerationSettings, RuleSettings
 
 _log = structlog.get_logger()
@@ -41,12 +43,14 @@ class OrderPlacing:
 
     Parameters
     ----------
-    puller : callable
-        Returns what fetches from a peer by its name.
+    fetch : callable
+        Has the images of an order fetched from a peer by its name, and returns at once.
     ours : callable
         Returns those of some series that we published.
     card : callable
         Returns the card of the site's model.
+    fitting : FittingSeries
+        Tells which series the model can take.
     """
 
     book: OrderBook
@@ -55,15 +59,22 @@ class OrderPlacing:
     fhir: FhirStore
     rules: Sequence[RuleSettings]
     generation: GenerationSettings
-    puller: Callable[[str], Puller]
+    fetch: Callable[[str, OrderRow, Order, Verdict], None]
     ours: Callable[[Sequence[str]], set[str]]
     card: Callable[[], ModelCard]
+    fitting: FittingSeries
 
     def place_due(self) -> int:
-        """Look at every order that is due; return how many were looked at."""
+        """Look at every order that is due; return how many. One that breaks us is refused, and the others go on."""
         due = self.book.due(datetime.now(UTC))
         for row in due:
-            self.place(row)
+            try:
+                self.place(row)
+            except sa.exc.OperationalError:
+                raise  # the database is away, and with it the means to note anything
+            except Exception as caught:  # noqa: BLE001  # the edge: what nobody foresaw must not stop every other order
+                self.book.refused(row, as_ours(caught))
+                _log.error("order not understood", action="order", order_id=row.order_id, error=type(caught).__name__)
         return len(due)
 
     def place(self, row: OrderRow) -> None:
@@ -71,7 +82,7 @@ class OrderPlacing:
         order = order_of(row)
         verdict = judge(order, self.rules, self.generation)
         if not verdict.generate:
-            self.book.ignored(row.order_id, verdict.reason)
+            self.book.ignored(row, verdict.reason)
             _log.info("order ignored", action="order", order_id=row.order_id, rule=verdict.rule)
             return
         try:
@@ -81,39 +92,55 @@ class OrderPlacing:
         except (ResourceNotFound, IncompleteSeries) as error:
             self._wait(row, verdict, "its images are not at the peer, or not whole", error)
         except VeraiconError as error:
-            self.book.refused(row.order_id, error, rule=verdict.rule)
+            self.book.refused(row, error, rule=verdict.rule)
             _log.warning("order refused", action="order", order_id=row.order_id, rule=verdict.rule, code=error.code)
 
     def cancel_revoked(self) -> int:
         """Cancel the jobs under way of orders that were taken back; return how many there were."""
         under_way = self.book.jobs_of_revoked([state.value for state in JobState if not state.ended])
-        for request_id in under_way:
-            with suppress(RequestInvalid):  # it has ended in this moment
-                self.jobs.cancel(request_id)
+        self._cancel(under_way)
         return len(under_way)
+
+    def _cancel(self, request_ids: Sequence[str]) -> None:
+        for request_id in request_ids:
+            with suppress(RequestInvalid):  # it has ended
+                self.jobs.cancel(request_id)
 
     def _place(self, row: OrderRow, order: Order, verdict: Verdict) -> None:
         card = self._require_model(verdict)
         order = self._with_images(order)
         found = find_images(self.archive, order, self.ours)
         if not found.settled and not found.arriving and verdict.fetch:
-            fetch_images(self.puller(verdict.fetch), order, verdict)
-            found = find_images(self.archive, order, self.ours)
-        if found.arriving or not found.settled:
-            reason = (
-                f"{found.arriving} of its series are still arriving" if found.arriving else "none of its images are here yet"
-            )
-            self._wait(row, verdict, reason, None)
+            self.fetch(verdict.fetch, row, order, verdict)
+            self._wait(row, verdict, f"its images are asked for at {verdict.fetch}", None)
             return
-        series = fitting_series(self.archive, found.settled, card)
+        if found.arriving or not found.settled:
+            arriving = f"{found.arriving} of its series are still arriving"
+            self._wait(row, verdict, arriving if found.arriving else "none of its images are here yet", None)
+            return
+        series = self.fitting.of(found.settled, card)
+        if not series and found.quiet_s < verdict.fit_wait_s:
+            self._wait(row, verdict, f"none of its {len(found.settled)} series fits {card.name}; more may come", None)
+            return
+        # Where nothing that fits has come in time, the jobs of what is there say by name why it does not fit.
+        self._submit(row, order, verdict, series or found.settled)
+
+    def _submit(self, row: OrderRow, order: Order, verdict: Verdict, series: Sequence[SeriesUid]) -> None:
         requests = [one for uid in series for one in self._requests(order, verdict, uid)]
         faults.reach("order:found")
         for request in requests:
             self.jobs.submit(request)
             faults.reach("order:submitting")
         faults.reach("order:submitted")
-        self.book.requested(row.order_id, [request.request_id for request in requests], rule=verdict.rule)
-        _log.info("order requested", action="order", order_id=row.order_id, rule=verdict.rule, requests=len(requests))
+        ids = {request.request_id for request in requests}
+        if self.book.requested(row, sorted(ids), rule=verdict.rule):
+            _log.info("order requested", action="order", order_id=row.order_id, rule=verdict.rule, requests=len(requests))
+            self._cancel_others(row.order_id, ids)
+
+    def _cancel_others(self, order_id: str, wanted: AbstractSet[str]) -> None:
+        """Cancel what was asked for an earlier version of an order; redraws of what is wanted go on."""
+        jobs = self.jobs.of_order(order_id)
+        self._cancel([job.request_id for job in jobs if job.request_id not in wanted and request_of(job).draw == 1])
 
     def _wait(self, row: OrderRow, verdict: Verdict, reason: str, error: VeraiconError | None) -> None:
         received = row.received_at if row.received_at.tzinfo else row.received_at.replace(tzinfo=UTC)
@@ -124,10 +151,10 @@ class OrderPlacing:
                 allowed="images in our archive, or at the peer that its rule fetches from",
                 action="send the images, or mend the rule, then `veraicon order retry`",
             )
-            self.book.refused(row.order_id, late, rule=verdict.rule)
+            self.book.refused(row, late, rule=verdict.rule)
             return
         pause_s = min(max(_FIRST_PAUSE_S, waited_s / 10), _LONGEST_PAUSE_S)
-        self.book.waits(row.order_id, reason, rule=verdict.rule, pause_s=pause_s, error=error)
+        self.book.waits(row, reason, rule=verdict.rule, pause_s=pause_s, error=error)
 
     def _with_images(self, order: Order) -> Order:
         """Return an order with the study that its focus names on the FHIR server."""

@@ -47,6 +47,8 @@ class Verdict:
         Whether earlier studies of the patient are fetched too.
     wait_s : float
         How long the order waits for images.
+    fit_wait_s : float
+        How long after the last image one that fits the model is waited for.
     considered : tuple of Considered
         Every rule that was looked at, in order.
     """
@@ -60,6 +62,7 @@ class Verdict:
     fetch: str
     priors: bool
     wait_s: float
+    fit_wait_s: float
     considered: tuple[Considered, ...]
 
 
@@ -134,9 +137,13 @@ def _verdict(
 ) -> Verdict:
     asked = {fact.text: fact for fact in _asked_by(rule)}
     asked |= {fact.text: fact for fact in order.asked}
+    most = rule.max_samples or generation.max_samples
+    too_many = rule.action == "generate" and order.samples > most
+    if too_many:
+        reason = f"it asks for {order.samples} volumes of each series, and this site makes {most} at most"
     return Verdict(
         rule="" if rule is _DEFAULTS.get(rule.action) else rule.name,
-        generate=rule.action == "generate",
+        generate=rule.action == "generate" and not too_many,
         reason=reason,
         model=order.model or rule.model or generation.model,
         samples=order.samples or rule.samples or generation.samples,
@@ -144,6 +151,7 @@ def _verdict(
         fetch=rule.fetch,
         priors=rule.priors,
         wait_s=rule.wait_s,
+        fit_wait_s=rule.fit_wait_s,
         considered=considered,
     )
 

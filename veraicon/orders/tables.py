@@ -37,8 +37,20 @@ class OrderRow(SiteTable, table=True):
     updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False, index=True))
 
 
+class NewsMarkRow(SiteTable, table=True):
+    """The one row that says up to when everything that changed has been looked at for news."""
+
+    __tablename__ = "news_mark"
+
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    looked_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
 class NewsRow(SiteTable, table=True):
-    """Something that happened to an order or to a job; written once, never changed."""
+    """Something that happened to an order or to a job, and that somebody is told; written once, never changed.
+
+    `content` is the news without the order, which `order_id` names: a patient's identifier stands in one place only.
+    """
 
     __tablename__ = "news"
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import sqlalchemy as sa
 import structlog
 
 from domain.errors import PeerError, RequestInvalid, Retry, VeraiconError
 from fhir_adapter.store import FhirStore, RawResource
 from fhir_adapter.subscribing.polling import parse_criteria, poll
 from veraicon import faults
+from veraicon.failures import as_ours, error_words
 from veraicon.orders.announcing import Announcements, Heard
-from veraicon.orders.book import error_words
 from veraicon.subscriptions.tables import WatchRow
 from veraicon.subscriptions.watches import Watches
 
@@ -40,7 +41,9 @@ class Poller:
     _seen: dict[str, dict[str, object]] = field(default_factory=dict, init=False, repr=False)
 
     def poll(self, criteria: str, *, nudged: bool, subscribed: bool) -> bool:
-        """Poll one watch; return whether the server answered to the end; where it did not, that is noted.
+        """Poll one watch; return whether everything that changed is kept; where it is not, that is noted and the watermark stays.
+
+        A resource on which we fail ourselves holds up no other: those after it are taken before the poll counts as failed.
 
         Parameters
         ----------
@@ -53,19 +56,31 @@ class Poller:
         watermark = self.watches.watermark(criteria)
         first = watermark.newest is None
         known, seen = {} if first else self._seen.get(criteria, {}), dict[str, object]()
+        broken: list[Exception] = []
 
         def take(raw: RawResource) -> None:
             version = raw.body.get("meta")
             if version is None or known.get(raw.reference) != version:
-                counts[self.announcements.take(raw)] += 1
+                try:
+                    counts[self.announcements.take(raw)] += 1
+                except (VeraiconError, sa.exc.OperationalError):
+                    raise
+                except Exception as caught:  # noqa: BLE001  # the edge: the poll fails by it, at its end
+                    broken.append(caught)
                 faults.reach("watch:taken")
             seen[raw.reference] = version
 
         try:
-            moved = poll(self.store, parse_criteria(criteria), watermark, take, overlap=self.overlap)
-        except VeraiconError as error:
+            parsed, now = parse_criteria(criteria), datetime.now(UTC)
+            moved = poll(self.store, parsed, watermark, take, overlap=self.overlap, now=now)
+            if broken:
+                raise broken[0]
+        except sa.exc.OperationalError:
+            raise  # the database is away, and with it the means to note anything
+        except Exception as caught:  # noqa: BLE001  # the edge: a watch that ends would leave orders unheard for good
+            error = as_ours(caught)
             self.watches.change(criteria, partial(_failed, counts=counts, error=error))
-            _log.warning("the FHIR server was not asked to the end", action="poll", code=error.code, found=error.found)
+            _log.warning("a poll did not come to its end", action="poll", code=error.code, found=error.found)
             return False
 
         def note(row: WatchRow) -> None:
@@ -106,4 +121,4 @@ def _count(row: WatchRow, counts: Counter[Heard]) -> None:
 
 def _failed(row: WatchRow, counts: Counter[Heard], error: VeraiconError) -> None:
     _count(row, counts)
-    row.error = {**(error_words(error) or {}), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    row.error = {**error_words(error), "at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -53,7 +53,7 @@ def test_an_ignored_order_is_listed_without_patient_data_and_may_be_tried_again(
     book = OrderBook(engine)
     order = Order(OrderOrigin.HL7V2, "RIS|NORTH", "ORM^O01 1", "ORM^O01", datetime.now(UTC), accession="A-SECRET")
     book.take(order, b"MSH|SECRET")
-    book.ignored(order.order_id, "no rule covers this ORM^O01")
+    book.ignored(book.row(order.order_id), "no rule covers this ORM^O01")
     engine.dispose()
     for command in (["order", "list", "--json"], ["order", "list"], ["order", "show", order.order_id]):
         answer = CliRunner().invoke(app, ["--config", str(config), *command])

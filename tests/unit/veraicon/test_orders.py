@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +26,7 @@ from veraicon.api.app import create_app
 from veraicon.database import connect
 from veraicon.orders.announcing import Announcements
 from veraicon.orders.book import OrderBook
+from veraicon.orders.fetching import ImageFetching
 from veraicon.orders.fhir_task import TaskChannel
 from veraicon.orders.newsroom import Newsroom
 from veraicon.orders.placing import OrderPlacing
@@ -69,6 +70,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield opened
 
 
+_ANYTHING = RuleSettings(name="anything", fit_wait_s=0)
+
+
 def order(reference: str = "Task/a", **elements: Any) -> Order:
     return Order(OrderOrigin.FHIR, "fhir", reference, "Task", datetime.now(UTC), **{"names_us": True, **elements})
 
@@ -83,10 +87,15 @@ def hold(site: Site, contents: list[bytes]) -> str:
 
 
 def place(site: Site, one: Order, *rules: RuleSettings, **parts: Any) -> OrderRow:
+    """Decide once upon an order; by default any order is met, by whatever is there."""
     site.orders.take(one)
-    fields = {name: getattr(placing_of(site), name) for name in OrderPlacing.__dataclass_fields__}
-    OrderPlacing(**{**fields, "rules": rules, **parts}).place(site.orders.row(one.order_id))
+    placing(site, *rules, **parts).place(site.orders.row(one.order_id))
     return site.orders.row(one.order_id)
+
+
+def placing(site: Site, *rules: RuleSettings, **parts: Any) -> OrderPlacing:
+    fields = {name: getattr(placing_of(site, {}), name) for name in OrderPlacing.__dataclass_fields__}
+    return OrderPlacing(**{**fields, "rules": rules or (_ANYTHING,), **parts})
 
 
 def newsroom(site: Site, *channels: Receiver, rules: tuple[RuleSettings, ...] = ()) -> Newsroom:
@@ -244,12 +253,78 @@ def test_images_are_fetched_from_the_peer_of_the_rule_also_after_it_was_away(sit
             assert study == {"accession": "A-7", "priors": False}
             hold(site, part10_series(3, change=lambda ds: setattr(ds, "AccessionNumber", "A-7")))
 
-    puller, one, rule = Puller(), order(accession="A-7"), RuleSettings(name="brain", fetch="pacs")
-    row = place(site, one, rule, puller=lambda _: puller)
+    puller, one = Puller(), order(accession="A-7")
+    rule = RuleSettings(name="brain", fetch="pacs", fit_wait_s=0)
+    passed_on: Any = puller
+    fetching = ImageFetching("pacs", lambda: passed_on, site.orders, away_s=0)
+
+    def placed_and_fetched() -> OrderRow:
+        place(site, one, rule, fetch=lambda _, *what: fetching.ask(*what))
+        assert fetching.fetch_next()
+        return site.orders.row(one.order_id)
+
+    row = placed_and_fetched()
     assert (row.state, (row.error or {})["code"]) == ("waiting", "VI-1101")
+    assert not fetching.fetch_next(), "what was asked for once is not asked for twice"
     puller.away = False
-    row = place(site, one, rule, puller=lambda _: puller)
+    placed_and_fetched()
+    row = place(site, one, rule)
     assert (row.state, row.error, row.rule) == ("requested", None, "brain")
+
+
+@pytest.mark.requirement("ORDER-PLACE-002")
+def test_a_localizer_that_came_first_is_not_taken_for_what_was_ordered(site: Site) -> None:
+    study_uid = str(dcmread(_SAMPLE[0], stop_before_pixels=True).StudyInstanceUID)
+    one, patient = order(study_uid=study_uid), RuleSettings(name="patient")
+    hold(site, part10_series(3, change=lambda ds: setattr(ds, "StudyInstanceUID", study_uid)))
+    row = place(site, one, patient)
+    assert (row.state, "more may come" in row.reason) == ("waiting", True)
+    hold(site, [path.read_bytes() for path in _SAMPLE])
+    row = place(site, one, patient)
+    wanted = str(dcmread(_SAMPLE[0], stop_before_pixels=True).SeriesInstanceUID)
+    assert [site.jobs.get(request).series_uid for request in row.requests] == [wanted]
+
+
+@pytest.mark.requirement("ORDER-BOOK-001")
+def test_what_was_decided_upon_an_earlier_version_does_not_stand_for_the_newer_one(site: Site) -> None:
+    first = order(study_uid=hold(site, part10_series(3)), samples=3)
+    site.orders.take(first)
+    seen = site.orders.row(first.order_id)
+    assert site.orders.take(order(study_uid=first.study_uid, samples=1)), "its sender changed it"
+    placing(site).place(seen)
+    assert site.orders.row(first.order_id).state == "received", "the newer version is decided upon anew"
+    row = place(site, order(study_uid=first.study_uid, samples=1))
+    assert (row.state, len(row.requests)) == ("requested", 1)
+    states = {job.request_id: job.state for job in site.jobs.of_order(first.order_id)}
+    assert [states[request] for request in row.requests] == ["requested"]
+    assert sorted(states.values()) == ["cancelled", "cancelled", "requested"], "what the earlier one asked for is not made"
+
+
+@pytest.mark.requirement("ORDER-PLACE-003")
+def test_an_order_that_breaks_us_is_refused_and_those_behind_it_are_met(site: Site) -> None:
+    broken, whole = order("Task/broken", study_uid="2.25.1"), order("Task/whole", study_uid=hold(site, part10_series(3)))
+    for one in (broken, whole):
+        site.orders.take(one)
+
+    def ours(uids: Sequence[str]) -> set[str]:
+        if not uids:
+            raise RuntimeError("Doe^Jane")
+        return set()
+
+    placing(site, ours=ours).place_due()
+    row = site.orders.row(broken.order_id)
+    assert (row.state, "RuntimeError" in row.reason, "Doe" in row.reason) == ("refused", True, False)
+    assert site.orders.row(whole.order_id).state == "requested"
+
+
+@pytest.mark.requirement("ORDER-PLACE-003")
+def test_an_order_whose_jobs_all_failed_may_be_tried_again(site: Site) -> None:
+    one = order(study_uid=hold(site, part10_series(3)))
+    row = place(site, one)
+    with pytest.raises(RequestInvalid):
+        site.orders.retry(one.order_id)
+    end_job(site, row.requests[0], JobState.FAILED)
+    assert site.orders.retry(one.order_id).state == "received"
 
 
 @pytest.mark.requirement("ORDER-PLACE-005")
@@ -257,7 +332,7 @@ def test_jobs_of_an_order_that_was_taken_back_are_cancelled(site: Site) -> None:
     one = order(study_uid=hold(site, part10_series(3)))
     row = place(site, one)
     site.orders.revoke(one, "its Task is cancelled")
-    assert placing_of(site).cancel_revoked() == 1
+    assert placing(site).cancel_revoked() == 1
     assert site.jobs.get(row.requests[0]).state == "cancelled"
     assert place(site, one).state == "revoked", "and it does not come back"
 
@@ -279,6 +354,43 @@ def test_each_change_is_news_once_and_a_receiver_that_was_away_hears_of_it_later
 
 
 @pytest.mark.requirement("ORDER-NEWS-001")
+def test_a_crash_while_news_is_written_down_loses_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver, orders = Receiver(), [order(f"Task/{number}", study_uid="2.25.9") for number in range(3)]
+    for one in orders:
+        place(site, one)
+    room = newsroom(site, receiver)
+    with monkeypatch.context() as context:
+        context.setattr(Session, "merge", lambda *_: (_ for _ in ()).throw(PowerLossError()))
+        with pytest.raises(PowerLossError):
+            room.collect()
+    assert newsroom(site, receiver).collect() == 3
+    assert newsroom(site, receiver).collect() == 0
+
+
+@pytest.mark.requirement("ORDER-NEWS-001")
+def test_what_only_goes_on_waiting_is_no_news(site: Site) -> None:
+    receiver, one = Receiver(), order(study_uid="2.25.9")
+    before = place(site, one)
+    room = newsroom(site, receiver)
+    assert room.collect() == 1
+    after = place(site, one)
+    assert (after.state, after.turn, after.updated_at) == ("waiting", before.turn, before.updated_at)
+    assert room.collect() == 0
+
+
+@pytest.mark.requirement("ORDER-NEWS-001")
+def test_two_processes_tell_one_piece_of_news_once(site: Site) -> None:
+    place(site, order(study_uid="2.25.9"))
+    receiver = Receiver()
+    newsroom(site, receiver).collect()
+    first, second = (Telling(site.engine, (receiver,)) for _ in range(2))
+    due = second._due(receiver.name, 10)
+    assert first.tell_due(receiver) == 1
+    assert [second._tell(receiver, *one) for one in due] == [False]
+    assert len(receiver.told) == 1
+
+
+@pytest.mark.requirement("ORDER-NEWS-001")
 def test_a_crash_after_sending_sends_the_same_news_again_under_the_same_id(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = Receiver()
     place(site, order(study_uid="2.25.9"))
@@ -288,6 +400,8 @@ def test_a_crash_after_sending_sends_the_same_news_again_under_the_same_id(site:
         fail_at(context, "news:sent")
         with pytest.raises(PowerLossError):
             telling.tell_due(receiver)
+    assert telling.tell_due(receiver) == 0, "another process may still have it"
+    due_now(site)
     assert telling.tell_due(receiver) == 1
     assert len(receiver.told) == 2
     assert len({news.news_id for news in receiver.told}) == 1
@@ -315,7 +429,7 @@ def test_news_that_a_receiver_refuses_stays_in_sight_until_it_is_told_again_by_h
 @pytest.mark.requirement("ORDER-NEWS-003")
 def test_a_rule_says_which_channels_hear_of_its_orders(site: Site) -> None:
     first, second = Receiver("first"), Receiver("second")
-    rule = RuleSettings(name="quiet", tell=("second",))
+    rule = RuleSettings(name="quiet", tell=("second",), fit_wait_s=0)
     one = order(study_uid="2.25.9")
     place(site, one, rule)
     newsroom(site, first, second, rules=(rule,)).collect()

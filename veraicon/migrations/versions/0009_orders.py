@@ -44,6 +44,12 @@ def upgrade() -> None:
     for name in ("state", "look_at", "updated_at"):
         op.create_index(f"ix_asked_order_{name}", "asked_order", [name])
     op.create_table(
+        "news_mark",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        _moment("looked_at"),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    op.create_table(
         "news",
         _text("news_id", 36),
         _text("kind", 32),
@@ -76,5 +82,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_job_order_id", "job")
     op.drop_column("job", "order_id")
-    for table in ("news_delivery", "news", "asked_order"):
+    for table in ("news_delivery", "news", "news_mark", "asked_order"):
         op.drop_table(table)
