@@ -18,6 +18,7 @@
           AnswerUnacceptable
           BodyTooLarge
           BodyUnsupported
+          OrderConflict
         SignatureRefused
         ResourceNotFound
         CallerUnknown
@@ -218,6 +219,12 @@ class SignatureRefused(InputError):
     """A call whose signature is missing, wrong or too old."""
 
     code, retry, issue_type, http_status, exit_code = "VI-2014", Retry.NEVER, "login", 401, 77
+
+
+class OrderConflict(RequestInvalid):
+    """An order has the reference of another one, which is being worked on."""
+
+    code, retry, issue_type, http_status = "VI-2015", Retry.NEVER, "conflict", 409
 
 
 class ResourceNotFound(InputError):

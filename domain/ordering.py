@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 
 from domain.clinical import ClinicalFact, Coding
+from domain.errors import RequestInvalid
 from domain.identifiers import PatientIdentifier, derive_uuid
+
+# PostgreSQL keeps no NUL, and UTF-8 carries no half of a surrogate pair; JSON can write both as escapes.
+_UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
 
 
 class OrderOrigin(Enum):
@@ -92,6 +98,37 @@ class Order:
     def order_id(self) -> str:
         """UUID that belongs to sender and reference: a repeated notification is the same order."""
         return str(derive_uuid("order", self.origin.value, self.sender, self.reference))
+
+
+def require_storable(*values: object) -> None:
+    """Require that every string in orders, or in parts of them, is one that databases, files and the wire carry.
+
+    Raises
+    ------
+    RequestInvalid
+        If one holds NUL or half of a surrogate pair; it is not repeated.
+
+    Examples
+    --------
+    >>> require_storable("A-1", (Coding("http://loinc.org", "24590-2"),))
+    """
+    if any(_UNSTORABLE.search(text) for text in _texts(values)):
+        raise RequestInvalid(
+            found="an order in which a string holds NUL or half of a surrogate pair",
+            allowed="Unicode text without NUL",
+            action="correct the order at its sender, then order again",
+        )
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _texts(item)
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from _texts(getattr(value, one.name))
 
 
 @dataclass(frozen=True, slots=True)

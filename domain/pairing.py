@@ -31,12 +31,18 @@ class PatientCandidate:
         ``Patient/abc``.
     identifiers : tuple of PatientIdentifier
         All that the resource states, and those of the patients that were merged into it.
+    not_of_record : frozenset of PatientIdentifier
+        Those that number a person and no record (social security, licence, passport): they count under their own system only.
+    merged : tuple of str
+        References of the patients that were merged into this one.
     """
 
     reference: str
     identifiers: tuple[PatientIdentifier, ...]
     birth_date: str | None = None
     sex: str | None = None
+    not_of_record: frozenset[PatientIdentifier] = frozenset()
+    merged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ def choose_patient(
     known = _once(candidates)
     named = {(pointer.kind, pointer.reference) for pointer in pointers}
     ours = (series.patient, *survivors)
-    carrying = {candidate.reference for candidate in known.values() if any(_carries(candidate, one) for one in ours)}
+    carrying = {candidate.reference for candidate in known.values() if any(carries(candidate, one) for one in ours)}
     _require_one_carrier(series, carrying)
     _require_agreement(carrying, named)
     alone = sorted({kind for kind, reference in named if kind in accept and reference in known})
@@ -200,10 +206,13 @@ def _demographic_evidence(series: ImagingSeries, chosen: PatientCandidate) -> li
     return evidence
 
 
-def _carries(candidate: PatientCandidate, wanted: PatientIdentifier) -> bool:
-    return bool(wanted.value) and any(
-        held.value == wanted.value and (not wanted.system or held.system == wanted.system) for held in candidate.identifiers
-    )
+def carries(candidate: PatientCandidate, wanted: PatientIdentifier) -> bool:
+    """Tell whether a candidate carries an identifier; one without a system is no social security or passport number."""
+    if not wanted.value:
+        return False
+    if wanted.system:
+        return wanted in candidate.identifiers
+    return any(held.value == wanted.value and held not in candidate.not_of_record for held in candidate.identifiers)
 
 
 def _wanted(series: ImagingSeries) -> str:
@@ -211,7 +220,7 @@ def _wanted(series: ImagingSeries) -> str:
 
 
 def _identifier_evidence(identifier: PatientIdentifier, chosen: PatientCandidate) -> PairingEvidence:
-    if not _carries(chosen, identifier):
+    if not carries(chosen, identifier):
         return PairingEvidence(
             "merged-identifier", "the identifier that an announced merge made of the series' Patient ID agrees"
         )

@@ -36,7 +36,8 @@ class ImagingSeries:
     modality : str
         Defined term of (0008,0060): ``MR``, ``CT``.
     acquired_at : datetime or None
-        Acquisition time, else series, else study time; aware. None where the series holds no date.
+        Acquisition time, else series, else study time; aware. Of a date alone, the last moment before that day. None where the
+        series holds no date.
     birth_date, sex : str or None
         ``YYYY-MM-DD`` and ``male``/``female``/``other`` where the series states them: they can only speak against a pairing.
     instances : tuple of InstanceReference

@@ -59,6 +59,8 @@ STATED = {
 }
 # Statuses that state the opposite: the patient did not have it, or does not take it.
 NEGATING = {"Procedure": "not-done", "MedicationStatement": "not-taken"}
+# FHIR R4 medication-statement-status: it is no longer taken.
+PAST_TAKING = frozenset({"completed", "stopped"})
 STATUSES = {
     "Observation": STATED["Observation"] | {"registered", "cancelled", "entered-in-error", "unknown"},
     "DiagnosticReport": STATED["DiagnosticReport"] | {"registered", "cancelled", "entered-in-error", "unknown"},
@@ -84,8 +86,8 @@ R5_ONLY = {
     "AllergyIntolerance": frozenset({"participant"}),
 }
 
-# Coded values that say "it is not there": SNOMED CT (Absent; Not detected; Known absent; Definitely NOT present), HL7 v2 table
-# 0136 (No), LOINC answer lists (Absent; No).
+# Coded values that say "it is not there": SNOMED CT (Absent; Not detected; Known absent; Definitely NOT present; Negative; No),
+# HL7 v2 table 0136 (No), LOINC answer lists (Absent; No; Negative).
 SNOMED = "http://snomed.info/sct"
 ABSENT_VALUES = frozenset(
     {
@@ -93,13 +95,36 @@ ABSENT_VALUES = frozenset(
         (SNOMED, "260415000"),
         (SNOMED, "410516002"),
         (SNOMED, "410594000"),
+        (SNOMED, "260385009"),
+        (SNOMED, "373067005"),
         ("http://terminology.hl7.org/CodeSystem/v2-0136", "N"),
         ("http://loinc.org", "LA9634-2"),
         ("http://loinc.org", "LA32-8"),
+        ("http://loinc.org", "LA6577-6"),
     }
 )
-# SNOMED CT: No known allergy; an allergy record with this code says that there is none.
-NO_KNOWN_ALLERGY = (SNOMED, "716186003")
+# Interpretations that say the same of a finding: negative, not detected, non-reactive (v3-ObservationInterpretation and HL7 v2
+# table 0078, by their addresses of today and of FHIR STU3, or without one).
+_INTERPRETATION_SYSTEMS = (
+    "", "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "http://terminology.hl7.org/CodeSystem/v2-0078",
+    "http://hl7.org/fhir/v3/ObservationInterpretation", "http://hl7.org/fhir/v2/0078",
+)  # fmt: skip
+ABSENT_INTERPRETATIONS = frozenset((system, code) for system in _INTERPRETATION_SYSTEMS for code in ("NEG", "ND", "NR"))
+
+# Records that say that there is nothing of their kind: no known allergy (in general; to drugs, environment, food, latex), no
+# problems, procedures or medication. IPS "Absent and Unknown Data", the SNOMED CT concepts that its ConceptMap
+# absence-to-snomed-uv-ips maps it to, and the older SNOMED CT "No known allergies".
+_IPS_ABSENT = "http://hl7.org/fhir/uv/ips/CodeSystem/absent-unknown-uv-ips"
+_SNOMED_NONE = (
+    "716186003", "409137002", "428607008", "429625007", "716184000", "160244002", "160245001", "787480003", "787481004",
+)  # fmt: skip
+_IPS_NONE = (
+    "no-known-allergies", "no-known-medication-allergies", "no-known-environmental-allergies", "no-known-food-allergies",
+    "no-known-problems", "no-known-procedures", "no-known-medications",
+)  # fmt: skip
+NONE_OF_ITS_KIND = frozenset((SNOMED, code) for code in _SNOMED_NONE) | frozenset((_IPS_ABSENT, code) for code in _IPS_NONE)
+# IPS: nothing is known, one way or the other.
+NOTHING_KNOWN = frozenset((_IPS_ABSENT, f"no-{kind}-info") for kind in ("allergy", "problem", "procedure", "medication"))
 
 # FHIR R4 medicationrequest-intent (required binding): a proposal, a plan or an option is no order.
 ORDERED = frozenset({"order", "original-order", "reflex-order", "filler-order", "instance-order"})
@@ -108,12 +133,13 @@ ORDERED = frozenset({"order", "original-order", "reflex-order", "filler-order", 
 GENDERS = frozenset({"male", "female", "other", "unknown"})
 
 # FHIR R4 link-type: the resource that holds the link must no longer be used.
-LINK_REPLACED_BY = "replaced-by"
+LINK_REPLACED_BY, LINK_REPLACES = "replaced-by", "replaces"
 
 # FHIR R4 Consent.scope (http://terminology.hl7.org/CodeSystem/consentscope) and Consent.status (consent-state-codes).
 CONSENT_SCOPE = "http://terminology.hl7.org/CodeSystem/consentscope"
 SCOPE_RESEARCH = "research"
 SCOPE_PRIVACY = "patient-privacy"
+CONSENT_SCOPES = frozenset({"adr", SCOPE_RESEARCH, SCOPE_PRIVACY, "treatment"})
 # v3-ActCode consent directives as Consent.policyRule: what holds where no provision says otherwise. OPTOUTE is an opt-out with
 # exceptions, OPTINR an opt-in with restrictions.
 POLICY_DENIES = frozenset({"OPTOUT", "OPTOUTE"})
@@ -136,3 +162,28 @@ _REFRAIN = (
 )
 # fmt: on
 RESTRICTING_LABELS = frozenset((CONFIDENTIALITY, code) for code in ("R", "V")) | frozenset((ACT_CODE, c) for c in _REFRAIN)
+# What older records call these code systems: their URLs in STU3, their OIDs in HL7 v3.
+OLD_SYSTEMS = {
+    "http://hl7.org/fhir/v3/Confidentiality": CONFIDENTIALITY,
+    "urn:oid:2.16.840.1.113883.5.25": CONFIDENTIALITY,
+    "http://hl7.org/fhir/v3/ActCode": ACT_CODE,
+    "urn:oid:2.16.840.1.113883.5.4": ACT_CODE,
+    "http://hl7.org/fhir/v3/ActReason": ACT_REASON,
+    "urn:oid:2.16.840.1.113883.5.8": ACT_REASON,
+}
+
+# HL7 v2 table 0203: numbers of a person, a payer or a purse, which no imaging department gives as a Patient ID. Beside them the
+# systems that say the same without a type: US social security numbers, passports and driving licences.
+IDENTIFIER_TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
+NO_RECORD_NUMBER = frozenset(
+    {"SS", "SB", "DL", "PPN", "TAX", "CZ", "PRC", "BC", "BR", "EN", "MA", "MC", "MB", "SN", "AN", "VN", "LN", "PRN", "NPI"}
+)
+NO_RECORD_SYSTEMS = (
+    "http://hl7.org/fhir/sid/us-ssn",
+    "http://hl7.org/fhir/sid/us-medicare",
+    "http://hl7.org/fhir/sid/us-mbi",
+    "http://hl7.org/fhir/sid/passport-",
+    "http://standardhealthrecord.org/fhir/StructureDefinition/passportNumber",
+    "urn:oid:2.16.840.1.113883.4.1",
+    "urn:oid:2.16.840.1.113883.4.3.",
+)

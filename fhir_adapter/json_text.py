@@ -26,6 +26,9 @@ _MAX_SAFE_INTEGER = 2**53 - 1
 _DEEPEST = 200
 _CONTAINERS = (dict, list)
 
+# An escape that is half of a character outside the basic plane.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
 # Stands around a decimal until the text is complete; random, so that no string in a resource can be taken for it.
 _MARK = f"decimal-{secrets.token_hex(12)}:"
 _MARKED = re.compile(rf'"{_MARK}([-+0-9.Ee]+)"')
@@ -37,7 +40,7 @@ def parse_json(text: bytes | str) -> Any:
     Raises
     ------
     ValueError
-        If the text is no JSON, is not UTF-8, is nested too deeply, or holds ``NaN`` or ``Infinity``.
+        If the text is no JSON, is not UTF-8, is nested too deeply, or holds ``NaN``, ``Infinity`` or half of a surrogate pair.
 
     Examples
     --------
@@ -48,6 +51,8 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def _parse(text: bytes | str, pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None) -> Any:
+    # json takes UTF-16 and UTF-32 too; JSON between systems is UTF-8 (RFC 8259 section 8.1).
+    text = text if isinstance(text, str) else text.decode("utf-8-sig")
     try:
         value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=pairs)
     except RecursionError as error:
@@ -56,6 +61,8 @@ def _parse(text: bytes | str, pairs: Callable[[list[tuple[str, Any]]], dict[str,
         raise ValueError("a number with an exponent out of all bounds") from error
     if _deeper_than(value, _DEEPEST):
         raise ValueError("JSON nested too deeply")
+    if _SURROGATE.search(text):
+        write_json(value).encode()  # half of a pair has no UTF-8, and raises
     return value
 
 

@@ -125,18 +125,32 @@ def require_resource_type(name: str) -> str:
     return name
 
 
-def refers_to(reference: object, wanted: str) -> bool:
-    """Tell whether a reference names the resource `wanted` (``Type/id``), relative or absolute, any version.
+def own_reference(reference: object, base_url: str = "") -> str | None:
+    """Return ``Type/id`` of a reference to a resource of the server at `base_url`, any version; None for every other.
+
+    An absolute reference is the server's own only below its base URL: ``Patient/1`` of another server is another person.
 
     Examples
     --------
-    >>> refers_to("http://server/fhir/Patient/a", "Patient/a"), refers_to("Patient/ab", "Patient/a")
-    (True, False)
+    >>> own_reference("http://server/fhir/Patient/a/_history/2", "http://server/fhir")
+    'Patient/a'
+    >>> own_reference("http://elsewhere/fhir/Patient/a", "http://server/fhir")
     """
     if not isinstance(reference, str):
-        return False
-    bare = reference.split("/_history/", 1)[0]
-    return bare == wanted or (bare.startswith(("http://", "https://")) and bare.endswith(f"/{wanted}"))
+        return None
+    matched = _REFERENCE.fullmatch(reference.removeprefix(f"{base_url}/") if base_url else reference)
+    return f"{matched[1]}/{matched[2]}" if matched else None
+
+
+def refers_to(reference: object, wanted: str, base_url: str = "") -> bool:
+    """Tell whether a reference names the resource `wanted` (``Type/id``) of the server at `base_url`, any version.
+
+    Examples
+    --------
+    >>> refers_to("Patient/a/_history/3", "Patient/a"), refers_to("http://elsewhere/fhir/Patient/a", "Patient/a")
+    (True, False)
+    """
+    return own_reference(reference, base_url) == wanted
 
 
 def matches(bundle: Mapping[str, Any]) -> Iterator[RawResource]:

@@ -63,3 +63,8 @@ class FhirStore(Protocol):
     def transact(self, bundle: Mapping[str, Any]) -> list[str]:
         """Write a transaction Bundle as a whole or not at all; return ``Type/id`` of each entry, in the Bundle's order."""
         ...
+
+
+def base_url_of(store: FhirStore) -> str:
+    """Return the URL below which absolute references are a store's own; empty where it has none, as our own store."""
+    return str(getattr(store, "base_url", ""))

@@ -27,6 +27,10 @@ _SIDE_CODES = {(_SNOMED, "7771000"): "left", (_SNOMED, "24028007"): "right"}
 _SIDE_WORDS = {"left": "left", "l": "left", "lh": "left", "right": "right", "r": "right", "rh": "right"}
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _SUM_TOLERANCE = 0.05
+# Two systems may write one measurement in two units, and round it.
+_SAME = 1e-6
+# FHIR R4 observation-status and diagnostic-report-status: the value may still change.
+_NOT_FINAL = frozenset({"preliminary", "partial"})
 
 # The registry defines a unit when it first reads it, and two jobs of one worker may read the same one at once.
 _ONE_AT_A_TIME = threading.Lock()
@@ -194,12 +198,21 @@ def _pick_from_ehr(concept: Concept, facts: Sequence[ClinicalFact]) -> PickedVal
     facts = [fact for fact in facts if isinstance(fact.value, int | float) and not isinstance(fact.value, bool)] or facts
     if {"left", "right"} <= {side_of(fact) for fact in facts}:
         return "ambiguous side"
-    latest = max(facts, key=lambda fact: (fact.effective_at or _EARLIEST, fact.source_reference))
+    latest = _latest(facts)
     try:
-        value = in_unit(latest, concept.unit)
+        values = [in_unit(fact, concept.unit) for fact in latest]
     except RequestInvalid as error:
         return error.found
-    return PickedValue(concept.kind, value, concept.unit, False, latest.source_reference)
+    if not all(math.isclose(value, values[-1], rel_tol=_SAME) for value in values):
+        return "contradictory values of one time"
+    return PickedValue(concept.kind, values[-1], concept.unit, False, latest[-1].source_reference)
+
+
+def _latest(facts: Sequence[ClinicalFact]) -> list[ClinicalFact]:
+    """Return the facts of the latest time, by reference; what is final stands before what is still preliminary."""
+    at = max(fact.effective_at or _EARLIEST for fact in facts)
+    last = sorted((fact for fact in facts if (fact.effective_at or _EARLIEST) == at), key=lambda fact: fact.source_reference)
+    return [fact for fact in last if fact.verification not in _NOT_FINAL] or last
 
 
 def _asked_by_kind(asked: Iterable[ClinicalFact], kinds: Sequence[str], aliases: Aliases | None) -> dict[str, ClinicalFact]:

@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlmodel import create_engine
 
+from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid
+from domain.series import ImagingSeries
 from fhir_adapter.json_text import parse_json
 from fhir_adapter.local.tables import create_tables
 from fhir_adapter.store import RawResource
@@ -94,6 +96,11 @@ def without_none(body: Mapping[str, Any]) -> dict[str, Any]:
 def raw(*resources: Mapping[str, Any]) -> list[RawResource]:
     """Return resources as a store gives them."""
     return [RawResource(resource) for resource in resources]
+
+
+def series_of(value: str, system: str = MRN) -> ImagingSeries:
+    """Return a series of one patient, of a study that no ImagingStudy names."""
+    return ImagingSeries(StudyUid("1.2.3"), SeriesUid("1.2.3.4"), PatientIdentifier(value, system), "MR", SCAN, ())
 
 
 def transaction(*resources: Mapping[str, Any], method: str = "PUT") -> dict[str, Any]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import json
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from domain.clinical import ClinicalContext, ClinicalFact
-from domain.errors import ConsentMissing, PeerAnswerInvalid, RequestInvalid
+from domain.errors import ConsentMissing, PeerAnswerInvalid, RequestInvalid, VerificationFailed
 from fhir_adapter.clinical.consent import require_consent
 from fhir_adapter.clinical.context import clinical_context
 from fhir_adapter.json_text import parse_json
+from fhir_adapter.search import own_reference, split_reference
+from fhir_adapter.server.bulk_files import private_file
 from fhir_adapter.store import RawResource
 from veraicon.cohorts import Cohort, read_cohort, require_unchanged
-
-_PATIENT = re.compile(r"(?:.*/)?(Patient/[A-Za-z0-9\-.]{1,64})(?:/_history/\w+)?")
 
 
 @dataclass
@@ -76,7 +76,7 @@ def write_facts(
     Raises
     ------
     RequestInvalid, VerificationFailed
-        If a folder holds no complete cohort, or the folders are of several servers.
+        If a folder holds no complete cohort, the folders are of several servers, or it cannot be told what was deleted.
     """
     cohorts = [(read_cohort(folder), folder) for folder in folders]
     for cohort, folder in cohorts:
@@ -86,8 +86,7 @@ def write_facts(
     moment = as_of or datetime.fromisoformat(cohorts[-1][0].transaction_time)
     report = FactsReport()
     part = target.with_name(f".{target.name}.part")
-    with part.open("w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), 0o600)
+    with io.TextIOWrapper(private_file(part), encoding="utf-8") as stream:
         by_patient, medications = _by_patient(cohorts, report)
         for reference, places in sorted(by_patient.items()):
             rows = _rows(reference, places, medications, cohorts[0][0].server, salt, moment, with_text, report)
@@ -108,7 +107,7 @@ def _rows(
     with_text: bool,
     report: FactsReport,
 ) -> list[dict[str, Any]]:
-    context = _context(reference, places, medications, salt, moment, report)
+    context = _context(reference, places, medications, server, salt, moment, report)
     if context is None:
         return []
     token = hmac.new(salt, f"cohort token\n{server}\n{reference}".encode(), hashlib.sha256).hexdigest()[:24]
@@ -123,6 +122,7 @@ def _context(
     reference: str,
     places: Sequence[_Place],
     medications: Mapping[str, RawResource],
+    server: str,
     salt: bytes,
     moment: datetime,
     report: FactsReport,
@@ -138,7 +138,14 @@ def _context(
     try:
         consent = require_consent(patients[0], consents, now=datetime.now(UTC))
         return clinical_context(
-            patients[0], others, as_of=moment, salt=salt, consent=consent, consents=consents, medications=medications
+            patients[0],
+            others,
+            as_of=moment,
+            salt=salt,
+            consent=consent,
+            consents=consents,
+            medications=medications,
+            base_url=server,
         )
     except ConsentMissing as error:
         report.excluded[error.found] += 1
@@ -163,7 +170,7 @@ def _row(token: str, fact: ClinicalFact, moment: datetime, with_text: bool, repo
         "value_codes": coded,
         "unit": fact.unit,
         "days_before": days,
-        "body_site": [{"system": one.system, "code": one.code} for one in fact.body_site],
+        "body_site": [{"system": one.system, "code": one.code} for one in fact.body_site if one.code],
         "interpretation": [one.code for one in fact.interpretation],
         "verification": fact.verification,
         "negated": fact.negated,
@@ -179,10 +186,10 @@ def _by_patient(
         for file in cohort.files:
             path = folder / file.name
             if file.of.kind == "output":
-                held.update(_indexed(path, frozenset(file.arrived.bad_lines if file.arrived else ()), report))
+                held.update(_indexed(path, cohort.server, frozenset(file.arrived.bad_lines if file.arrived else ()), report))
         for file in cohort.files:
             if file.of.kind == "deleted":
-                for reference in _deleted(folder / file.name):
+                for reference in _deleted(folder / file.name, cohort.server):
                     held.pop(reference, None)
     by_patient: dict[str, list[_Place]] = defaultdict(list)
     medications: dict[str, RawResource] = {}
@@ -196,7 +203,7 @@ def _by_patient(
     return by_patient, medications
 
 
-def _indexed(path: Path, bad: frozenset[int], report: FactsReport) -> Iterator[tuple[str, tuple[str, _Place]]]:
+def _indexed(path: Path, server: str, bad: frozenset[int], report: FactsReport) -> Iterator[tuple[str, tuple[str, _Place]]]:
     offset = 0
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
@@ -205,31 +212,49 @@ def _indexed(path: Path, bad: frozenset[int], report: FactsReport) -> Iterator[t
                 report.left_out["line that is no such resource"] += 1
             elif line.strip():
                 resource = RawResource(parse_json(line))
-                yield resource.reference, (_owner(resource), place)
+                yield resource.reference, (_owner(resource, server), place)
 
 
-def _owner(resource: RawResource) -> str:
+def _owner(resource: RawResource, server: str) -> str:
     if resource.resource_type == "Patient":
         return resource.reference
     named = resource.body.get("subject") or resource.body.get("patient")
     reference = named.get("reference") if isinstance(named, Mapping) else None
-    matched = _PATIENT.fullmatch(reference) if isinstance(reference, str) else None
-    return matched[1] if matched else ""
+    owner = own_reference(reference, server) or ""
+    return owner if owner.startswith("Patient/") else ""
 
 
-def _deleted(path: Path) -> Iterator[str]:
+def _deleted(path: Path, server: str) -> Iterator[str]:
     """References in the transaction Bundles that say what was deleted since.
+
+    Raises
+    ------
+    VerificationFailed
+        If a line cannot be read: what it deletes must not stay in a table.
 
     References
     ----------
     HL7 FHIR Bulk Data Access 2.0.0, "deleted".
     """
-    for line in path.read_bytes().splitlines():
-        value = parse_json(line) if line.strip() else {}
-        for entry in value.get("entry") or () if isinstance(value, dict) else ():
-            request = entry.get("request") if isinstance(entry, dict) else None
-            if isinstance(request, dict) and request.get("method") == "DELETE":
-                yield str(request.get("url", ""))
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield from _references_deleted(parse_json(line), server)
+        except (ValueError, AttributeError, TypeError, KeyError, RequestInvalid) as error:
+            raise VerificationFailed(
+                found=f"line {number} of {path.name}, which does not say what was deleted",
+                allowed="a transaction Bundle of DELETE requests with the URL Type/id",
+                action="pull the cohort again, or have the server's export mended",
+            ) from error
+
+
+def _references_deleted(bundle: Any, server: str) -> list[str]:
+    if bundle["resourceType"] != "Bundle":
+        raise ValueError("no Bundle")
+    requests = [entry["request"] for entry in bundle.get("entry") or ()]
+    urls = [request["url"] for request in requests if request["method"] == "DELETE"]
+    return ["/".join(split_reference(url.removeprefix(f"{server}/"))) for url in urls]
 
 
 def _read(place: _Place) -> RawResource:

@@ -1,26 +1,30 @@
 """Cohorts: what a FHIR server exports in bulk, pulled into a folder that knows how far it got.
 
-The folder holds patient data: files of the server as they came, and ``cohort.json``, our manifest with the digest of each. The
-manifest is replaced after each step, so a pull that was killed anywhere goes on with the same command.
+The folder holds patient data, for its owner alone: files of the server as they came, and ``cohort.json``, our manifest with the
+digest of each. The manifest is replaced after each step, so a pull that was killed anywhere goes on with the same command.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from domain.errors import PeerAnswerInvalid, PeerUnreachable, RequestInvalid, StorageExhausted, VerificationFailed
-from fhir_adapter.server.bulk_export import Arrived, BulkClient, ExportFile, ExportRequest, Finished
+from fhir_adapter.server.bulk_export import BulkClient, ExportRequest, Finished, require_instant
+from fhir_adapter.server.bulk_files import Arrived, ExportFile, private_file
 
 MANIFEST = "cohort.json"
 VERSION = "veraicon-cohort/1"
+_LOCK = ".lock"
 # Who may be used cannot be told without these.
 NEEDED_TYPES = ("Consent", "Patient")
 _NEW_EXPORTS = 3
@@ -85,7 +89,7 @@ def pull(
     Raises
     ------
     RequestInvalid
-        If the folder holds another cohort, or other files.
+        If the folder holds another cohort or other files, is somebody else's, or is being filled at this moment.
     PeerUnreachable
         If the server is away, or is not done after `patience_s`; the same call goes on.
     PeerAnswerInvalid
@@ -94,12 +98,14 @@ def pull(
         If the disk is full.
     """
     wanted = replace(request, types=tuple(sorted({*request.types, *NEEDED_TYPES})) if request.types else ())
-    cohort = _begun(folder, Cohort(client.base_url, wanted))
+    _require_ours(folder)
     try:
-        while not cohort.complete:
-            cohort = _step(client, cohort, folder, say, sleep, patience_s)
-        if cohort.released is None:
-            cohort = _kept(folder, replace(cohort, released=client.delete(cohort.status_url)))
+        with _alone(folder):
+            cohort = _begun(folder, Cohort(client.base_url, wanted))
+            while not cohort.complete:
+                cohort = _step(client, cohort, folder, say, sleep, patience_s)
+            if cohort.released is None:
+                cohort = _kept(folder, replace(cohort, released=client.delete(cohort.status_url)))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -125,6 +131,8 @@ def read_cohort(folder: Path) -> Cohort:
             raise ValueError("another version")
         files = tuple(_file_of(one) for one in value.pop("files"))
         asked = value.pop("request")
+        if value["transaction_time"]:
+            require_instant(value["transaction_time"])
         return Cohort(**value, files=files, request=ExportRequest(**asked | {"types": tuple(asked["types"])}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestInvalid(
@@ -158,13 +166,43 @@ def require_unchanged(cohort: Cohort, folder: Path) -> None:
         )
 
 
-def _begun(folder: Path, new: Cohort) -> Cohort:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not (folder / MANIFEST).exists():
-        if any(one.name != f".{MANIFEST}" for one in folder.iterdir()):
+def _require_ours(folder: Path) -> None:
+    if not folder.exists() or (folder / MANIFEST).exists():
+        return
+    if any(one.name not in (f".{MANIFEST}", _LOCK) for one in folder.iterdir()):
+        raise RequestInvalid(
+            found="a folder that holds other files", allowed="a new or empty folder", action="name another folder"
+        )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against everybody else, and against a second pull, which would write to the same parts.
+
+    The lock ends with the process that holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # it may have been there before
+        lock = private_file(folder / _LOCK)
+    except PermissionError as error:
+        raise RequestInvalid(
+            found="a folder that belongs to somebody else", allowed="a folder of your own", action="name another folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise RequestInvalid(
-                found="a folder that holds other files", allowed="a new or empty folder", action="name another folder"
-            )
+                found="a folder that another pull is filling at this moment",
+                allowed="one pull for each folder",
+                action="wait until it is done, or name another folder",
+            ) from error
+        yield
+
+
+def _begun(folder: Path, new: Cohort) -> Cohort:
+    if not (folder / MANIFEST).exists():
         return new
     held = read_cohort(folder)
     if (held.server, held.request) != (new.server, new.request):
@@ -259,14 +297,14 @@ def _anew(cohort: Cohort, folder: Path, say: Callable[[str], None]) -> Cohort:
 
 def _kept(folder: Path, cohort: Cohort) -> Cohort:
     part = folder / f".{MANIFEST}"
-    part.write_text(json.dumps({"version": VERSION} | asdict(cohort), indent=1), encoding="utf-8")
+    with private_file(part) as stream:
+        stream.write(json.dumps({"version": VERSION} | asdict(cohort), indent=1).encode())
     _flush(part)
     part.replace(folder / MANIFEST)
     return cohort
 
 
 def _flush(path: Path) -> None:
-    path.chmod(0o600)
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 

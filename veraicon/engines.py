@@ -94,7 +94,7 @@ def admits(hosts: tuple[str, ...], host: str) -> bool:
 
 def _listeners(ours: Hl7v2Settings, inbox: Inbox) -> list[MllpListener]:
     limits = Limits(ours.maximum_message_mib * 2**20, ours.maximum_connections, ours.idle_timeout_s, ours.message_timeout_s)
-    listen = partial(MllpListener, inbox.take, host=ours.host, limits=limits, admits=partial(admits, ours.hosts))
+    listen = partial(MllpListener, inbox.take, inbox.refuse, host=ours.host, limits=limits, admits=partial(admits, ours.hosts))
     found = [listen(port=ours.port)] if ours.port else []
     if ours.tls_port:
         authorities = Path(ours.tls_client_ca) if ours.tls_client_ca else None

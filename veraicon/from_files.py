@@ -18,8 +18,8 @@ from domain.findings import QualityReport
 from domain.generation import GeneratedVolume, GenerationRequest
 from domain.series import ImagingSeries
 from domain.volume import to_patient_axes
-from fhir_adapter.bundles import prepare_intake
 from fhir_adapter.json_text import write_json
+from fhir_adapter.local.intake import prepare_intake
 from provenance.attest import PROV_NAME, SIDECAR_NAME
 from veraicon.asking import request_from
 from veraicon.destinations import FolderDestination

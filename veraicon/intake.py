@@ -11,10 +11,14 @@ import structlog
 from dicom_node.archive import Archive, SettledSeries
 from dicom_node.reading import is_image_class
 from domain.identifiers import SeriesUid
+from veraicon.failures import as_ours
 from veraicon.jobs import Jobs, requests_for
 from veraicon.sections import GenerationSettings
 
 _log = structlog.get_logger()
+
+# After a failure the pause doubles up to this, so that a fault that stays fills no log.
+_LONGEST_PAUSE_S = 10.0
 
 
 class Intake:
@@ -53,14 +57,29 @@ class Intake:
         self._thread.join(timeout=10)
 
     def announce_settled(self) -> int:
-        """Submit the requests of every series that has settled since the last call; returns how many are new."""
-        submitted, series = 0, self._archive.unannounced(self._settle_s)
+        """Submit the requests of every series that has settled since the last call; returns how many are new.
+
+        A series at which something breaks stays unannounced and holds up no other; the first such fault is raised at the end.
+        """
+        submitted, faults, series = 0, list[Exception](), self._archive.unannounced(self._settle_s)
         for settled in series:
-            if self._settings.on_receive and self._may_be_source(settled.series_uid):
-                submitted += self._submit(settled)
-            self._archive.announce(settled.series_uid, settled.series_digest)
+            try:
+                submitted += self._announce(settled)
+            except sa.exc.OperationalError:
+                raise  # the database is away, for every other series too
+            except Exception as error:  # noqa: BLE001 (the edge: whatever a series holds, those behind it are not its fault)
+                faults.append(error)
         if series:
             self._settled()
+        if faults:
+            raise faults[0]
+        return submitted
+
+    def _announce(self, settled: SettledSeries) -> int:
+        submitted = 0
+        if self._settings.on_receive and self._may_be_source(settled.series_uid):
+            submitted = self._submit(settled)
+        self._archive.announce(settled.series_uid, settled.series_digest)
         return submitted
 
     def _may_be_source(self, series_uid: str) -> bool:
@@ -80,9 +99,12 @@ class Intake:
         return sum(self._jobs.submit(request) for request in requests)
 
     def _run(self) -> None:
-        pause_s = min(0.5, self._settle_s / 4)
+        pause_s = usual_s = min(0.5, self._settle_s / 4)
         while not self._stop.wait(pause_s):
             try:
                 self.announce_settled()
-            except sa.exc.OperationalError as error:  # the database is away: the series stay unannounced
-                _log.warning("intake waits for the database", action="submit", error=type(error.orig).__name__)
+                pause_s = usual_s
+            except Exception as error:  # noqa: BLE001 (the edge: a thread that ends would leave every later series unheard)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                found = as_ours(error).found
+                _log.error("series stay unannounced, and are tried again", action="submit", error=found)

@@ -8,6 +8,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from domain.errors import BodyUnsupported
+from fhir_adapter.hl7v2.identities import OF_A_PATIENT
+from fhir_adapter.hl7v2.texts import codec_of
 from veraicon.sections import LOOPBACK, Port, _Section
 
 
@@ -26,6 +29,10 @@ class Hl7v2Settings(_Section):
     facility: str = Field("", description="our facility in MSH-4", max_length=180)
     processing: tuple[Literal["P", "T", "D"], ...] = Field(("P",), description="processing ids of MSH-11 that are taken")
     versions: tuple[str, ...] = Field(("2.3", "2.3.1", "2.4", "2.5", "2.5.1"), description="versions of MSH-12 that are taken")
+    character_set: str = Field("", description="of messages whose MSH-18 is empty, such as 8859/1; empty: ASCII, as HL7 has it")
+    identifier_types: tuple[str, ...] = Field(
+        OF_A_PATIENT, description="types in CX-5 that are identifiers of a patient; one without a type is too"
+    )
     accession_fields: tuple[str, ...] = Field(
         ("IPC-1", "OBR-18"), description="where an order says the accession number; the first that is filled counts"
     )
@@ -47,6 +54,15 @@ class Hl7v2Settings(_Section):
         if self.host not in LOOPBACK and (plain_needs or tls_needs):
             raise ValueError("beyond loopback a port needs hosts, and a tls_port hosts or tls_client_ca")
         return self
+
+    @field_validator("character_set")
+    @classmethod
+    def _character_set_is_read(cls, name: str) -> str:
+        try:
+            codec_of(name)
+        except BodyUnsupported as error:
+            raise ValueError(f"it is none of {error.allowed}") from error
+        return name
 
     @field_validator("hosts")
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, model_validator
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from veraicon.sections import _Section
 from veraicon.signing_hooks import hook_key
@@ -26,6 +28,19 @@ class WebhookSettings(_Section):
     accession: bool = Field(False, description="tell the accession number of the order: it leads to a patient")
     timeout_s: float = Field(10.0, gt=0, le=120, description="for its answer")
     tls_ca: str = Field("", description="authorities (PEM) of its certificate; empty: the system's")
+
+    @field_validator("url")
+    @classmethod
+    def _url_can_be_sent_to(cls, url: str) -> str:
+        import httpx  # not before a site has webhooks: it costs each command time
+
+        try:
+            parsed, port = httpx.URL(url), urlsplit(url).port
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValueError("no URL") from error
+        if not parsed.host or port == 0 or parsed.userinfo or parsed.fragment or any(one.isspace() for one in url):
+            raise ValueError("no URL of the form https://host[:port]/path, without user and fragment")
+        return url
 
     @model_validator(mode="after")
     def _secrets_are_keys(self) -> WebhookSettings:

@@ -19,6 +19,7 @@ from domain.ordering import Order
 from domain.pairing import PairedContext, choose_patient
 from domain.series import ImagingSeries
 from domain.volume import Volume, to_patient_axes
+from fhir_adapter.clinical.context import without_facts
 from fhir_adapter.clinical.ehr import EhrReader
 from quality.gates import check
 from veraicon.model import SiteModel
@@ -63,8 +64,8 @@ class SiteSteps:
         chosen, evidence = choose_patient(
             series, found.candidates, found.pointers, accept=self.pairs_alone, survivors=found.survivors
         )
-        context = self.ehr.snapshot(chosen.reference, series.acquired_at or request.requested_at)
-        return PairedContext(series, context, evidence)
+        context = self.ehr.snapshot(chosen.reference, series.acquired_at or request.requested_at, chosen.merged)
+        return PairedContext(series, context if series.acquired_at else without_facts(context), evidence)
 
     def encode(self, request: GenerationRequest, paired: PairedContext) -> ConditioningTokens:
         """Encode the prior image and the facts; what was asked for stands above the EHR."""

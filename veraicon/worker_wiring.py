@@ -63,6 +63,7 @@ def worker_steps(
             resource_types=settings.fhir.resource_types,
             accession_system=settings.pairing.accession_system,
             survivors=MergeBook(site.engine).survivors,
+            consent_elsewhere=settings.fhir.consent_elsewhere,
         ),
         pairs_alone=frozenset(settings.pairing.accept),
         model=model,

@@ -54,7 +54,8 @@ def describe_series(
     -------
     ImagingSeries
         `acquired_at` is the earliest over the instances: Acquisition DateTime, else acquisition, series, study date with the
-        time that belongs to that date. Of a date alone only the day is known, so it counts as the END of that day.
+        time that belongs to that date. Of a date alone only the day is known, so it counts as the last moment BEFORE that
+        day: what is dated the same day may have been found in these images.
 
     Raises
     ------
@@ -141,7 +142,9 @@ def _acquired_at(ds: Dataset, default_timezone: tzinfo) -> datetime | None:
     if not known:
         return None
     day = known[0][0]
-    clock = next((clock for other, clock in known if other == day and clock is not None), time.max)
+    clock = next((clock for other, clock in known if other == day and clock is not None), None)
+    if clock is None:
+        return datetime.combine(day, time(), tzinfo=zone) - timedelta(microseconds=1) if day > date.min else None
     return datetime(day.year, day.month, day.day, clock.hour, clock.minute, clock.second, clock.microsecond, tzinfo=zone)
 
 

@@ -1,8 +1,8 @@
 """Resources of one patient -> `ClinicalContext` as of the imaging time. Pure: no I/O, no clock.
 
-Nothing is dropped silently: what is not used is counted by reason. Time is ruled by `fhir_adapter.moments`: a fact counts if it
-was true and recorded by the imaging time. Where no time of truth is stated, the record time decides (``issued``,
-``recordedDate``, ``dateAsserted``, else ``meta.lastUpdated``), and the fact carries no time.
+Nothing is dropped silently: what is not used is counted by reason. Time is ruled by `fhir_adapter.moments` and
+`fhir_adapter.clinical.recording`: a fact counts if it was true and recorded by the imaging time. Where no time of truth is
+stated, the record time decides, and the fact carries no time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +19,13 @@ from domain.clinical import ClinicalContext, ClinicalFact, LeftOut
 from domain.errors import ConfigurationError, PeerAnswerInvalid, RequestInvalid
 from fhir_adapter.clinical.consent import security_labels
 from fhir_adapter.clinical.demographics import Lifetime, demographics, lifetime, missing_demographics
+from fhir_adapter.clinical.recording import RecordedBy
 from fhir_adapter.clinical.statements import READERS, Stated
 from fhir_adapter.clinical.statements.medications import medications_named, with_medication
 from fhir_adapter.codes import RESTRICTING_LABELS
-from fhir_adapter.elements import optional_object
 from fhir_adapter.json_text import salted_digest
-from fhir_adapter.moments import ImpossibleDate, Moment, optional_moment
-from fhir_adapter.search import refers_to
+from fhir_adapter.moments import ImpossibleDate
+from fhir_adapter.search import own_reference
 from fhir_adapter.store import RawResource
 
 _SALT_BYTES = 16
@@ -42,6 +43,8 @@ def clinical_context(
     consents: Sequence[RawResource] = (),
     medications: Mapping[str, RawResource] | None = None,
     not_offered: Sequence[str] = (),
+    merged: Sequence[RawResource] = (),
+    base_url: str = "",
 ) -> ClinicalContext:
     """Return what the EHR knew about the patient at the imaging time.
 
@@ -63,6 +66,10 @@ def clinical_context(
         The Medications that the resources refer to, by ``Medication/x``.
     not_offered : sequence of str
         Types that the server does not offer: nothing is known of them, which is not the same as none.
+    merged : sequence of RawResource
+        Patients that were merged into this one: what is recorded of them is recorded of this person.
+    base_url : str
+        Where the resources were read: an absolute reference elsewhere names another person, whatever its id.
 
     Raises
     ------
@@ -78,12 +85,18 @@ def clinical_context(
     left_out: Counter[str] = Counter()
     facts: list[ClinicalFact] = []
     held, lived = medications or {}, lifetime(patient.body, as_of.tzinfo)
-    used = {raw.reference: raw for raw in (patient, *consents)}
+    used = {raw.reference: raw for raw in (patient, *merged, *consents)}
+    person = frozenset(one.reference for one in (patient, *merged))
     for consent_read in consents:
-        require_of_patient(consent_read, patient.reference)
-    for raw in resources:
-        require_of_patient(raw, patient.reference)
-        found, reasons = _facts(with_medication(raw, held), as_of, lived)
+        require_of_patient(consent_read, person, base_url)
+    read = list(resources)
+    recorded_by = RecordedBy.of(read, as_of)
+    for raw in read:
+        if _of_another_server(raw, base_url):
+            left_out[f"{raw.resource_type}: subject on another server"] += 1
+            continue
+        require_of_patient(raw, person, base_url)
+        found, reasons = _facts(with_medication(raw, held), recorded_by, lived)
         left_out.update(reasons)
         facts += found
         if found:
@@ -100,6 +113,13 @@ def clinical_context(
         consent=consent,
         missing=(*missing_demographics(patient.body), *(f"{kind}: not offered by the server" for kind in sorted(not_offered))),
     )
+
+
+def without_facts(context: ClinicalContext) -> ClinicalContext:
+    """Return the snapshot of a series without an imaging time: nobody can tell what was known by then, so no fact is used."""
+    gap = "imaging time: the series states none, so no fact is used"
+    left_out = (*context.left_out, LeftOut("no imaging time", len(context.facts))) if context.facts else context.left_out
+    return replace(context, facts=(), left_out=left_out, missing=(*context.missing, gap))
 
 
 def snapshot_digest(resources: Iterable[RawResource], *, salt: bytes) -> str:
@@ -137,54 +157,54 @@ def _content(body: Mapping[str, Any]) -> dict[str, Any]:
     return content | ({"meta": kept} if kept else {})
 
 
-def require_of_patient(raw: RawResource, patient_reference: str) -> None:
-    """Refuse a resource that states another subject: a snapshot never mixes two people.
+def require_of_patient(raw: RawResource, person: frozenset[str], base_url: str = "") -> None:
+    """Refuse a resource that states another subject than one of `person`: a snapshot never mixes two people.
 
     Raises
     ------
     PeerAnswerInvalid
         If the subject is somebody else.
     """
-    for name in ("subject", "patient"):
-        subject = raw.body.get(name)
-        reference = subject.get("reference") if isinstance(subject, Mapping) else None
-        if reference is not None and not refers_to(reference, patient_reference):
+    for reference in _subjects(raw):
+        if own_reference(reference, base_url) not in person:
             raise _invalid(f"{raw.resource_type or 'a resource'} of another subject in one patient's snapshot")
 
 
-def _facts(raw: RawResource, as_of: datetime, lived: Lifetime) -> tuple[list[ClinicalFact], list[str]]:
+def _of_another_server(raw: RawResource, base_url: str) -> bool:
+    return any(
+        isinstance(one, str) and one.startswith(("http://", "https://")) and own_reference(one, base_url) is None
+        for one in _subjects(raw)
+    )
+
+
+def _subjects(raw: RawResource) -> list[object]:
+    named = [raw.body.get(name) for name in ("subject", "patient")]
+    references = [one.get("reference") for one in named if isinstance(one, Mapping)]
+    return [one for one in references if one is not None]
+
+
+def _facts(raw: RawResource, recorded_by: RecordedBy, lived: Lifetime) -> tuple[list[ClinicalFact], list[str]]:
     """Return the facts of one resource, and why the rest of it is left out."""
-    kind = raw.resource_type
+    kind, as_of = raw.resource_type, recorded_by.as_of
     if kind not in READERS:
         return [], [f"{kind}: no clinical facts" if kind.isalpha() else "invalid resource"]
     try:
-        stated, updated = _read(raw, as_of)
+        stated = _read(raw, as_of)
     except ImpossibleDate:
         return [], [f"{kind}: impossible date"]
     except ValueError:
         return [], [f"invalid {kind}"]
-    untimely = lived.excludes(stated.effective) or _untimely(stated, updated, as_of) if stated.claims else ""
+    untimely = lived.excludes(stated.effective) or recorded_by.untimely(stated, raw) if stated.claims else ""
     if untimely:
         return [], [f"{kind}: {untimely}"]
     return _timed(stated, raw.reference, as_of), [f"{kind}: {reason}" for reason in stated.left_out]
 
 
-def _read(raw: RawResource, as_of: datetime) -> tuple[Stated, Moment | None]:
-    """Return what a resource states, and when its server last changed it."""
+def _read(raw: RawResource, as_of: datetime) -> Stated:
+    """Return what a resource states."""
     if security_labels(raw.body) & RESTRICTING_LABELS:
-        return Stated(left_out=("security label",)), None
-    stated = READERS[raw.resource_type](raw.body, as_of.tzinfo)
-    return stated, optional_moment(optional_object(raw.body, "meta") or {}, "lastUpdated", as_of.tzinfo)
-
-
-def _untimely(stated: Stated, updated: Moment | None, as_of: datetime) -> str:
-    """Return why the statement does not count at the imaging time; empty where it counts."""
-    if stated.effective is not None and not stated.effective.known_by(as_of):
-        return "after the imaging time"
-    recorded = stated.recorded or (None if stated.effective else updated)
-    if recorded is not None:
-        return "" if recorded.known_by(as_of) else "recorded after the imaging time"
-    return "" if stated.effective is not None else "no time"
+        return Stated(left_out=("security label",))
+    return READERS[raw.resource_type](raw.body, as_of.tzinfo)
 
 
 def _timed(stated: Stated, reference: str, as_of: datetime) -> list[ClinicalFact]:

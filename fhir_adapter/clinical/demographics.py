@@ -52,7 +52,7 @@ def demographics(patient: Mapping[str, Any]) -> tuple[str | None, str | None]:
             raise ValueError("a birth date with a time")
     except ValueError as error:
         raise _invalid("a Patient.birthDate that is no date") from error
-    if gender is not None and gender not in GENDERS:
+    if gender is not None and (not isinstance(gender, str) or gender not in GENDERS):
         raise _invalid("a Patient.gender outside its value set")
     return birth_date if birth_date and len(birth_date) == len("2000-01-01") else None, None if gender == "unknown" else gender
 

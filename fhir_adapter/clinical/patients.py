@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import structlog
 
 from domain.errors import ConsentMissing, PeerAnswerInvalid
 from domain.identifiers import PatientIdentifier
 from domain.ordering import Order, OrderOrigin
-from domain.pairing import ACCESSION, ORDER, STUDY_UID, PatientCandidate, Pointer
+from domain.pairing import ACCESSION, ORDER, STUDY_UID, PatientCandidate, Pointer, carries
 from domain.series import ImagingSeries
 from fhir_adapter.clinical.consent import security_labels
 from fhir_adapter.clinical.demographics import demographics
-from fhir_adapter.clinical.patient_links import is_in_use, patient_identifiers, successor_of
+from fhir_adapter.clinical.patient_links import is_in_use, line_of, not_of_record, patient_identifiers, replaced_by, replaces
 from fhir_adapter.codes import RESTRICTING_LABELS
-from fhir_adapter.search import escape, identifier_token
-from fhir_adapter.store import FhirStore, RawResource, Search
+from fhir_adapter.search import escape, identifier_token, own_reference
+from fhir_adapter.store import FhirStore, RawResource, Search, base_url_of
 
 _log = structlog.get_logger()
 
-# A merge of a merge happens; a chain longer than this is a mistake or a loop.
-_LONGEST_CHAIN = 5
-_PATIENT = re.compile(r"(?:https?://.*/)?(Patient/[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 _DICOM_UID, _URI = "urn:dicom:uid", "urn:ietf:rfc:3986"
 _FROM_THIS_SERVER = frozenset({OrderOrigin.FHIR, OrderOrigin.OPERATION})
 
@@ -62,6 +59,7 @@ class PatientFinder:
         survivors: Callable[[PatientIdentifier], tuple[PatientIdentifier, ...]] = lambda _identifier: (),
     ) -> None:
         self._store, self._accession_system, self._offers, self._survivors = store, accession_system, offers, survivors
+        self._base_url = base_url_of(store)
 
     def sources(self, series: ImagingSeries, order: Order | None) -> PairingSources:
         """Return who carries the identifier, and whom study, accession and order name.
@@ -80,16 +78,12 @@ class PatientFinder:
         people = {raw.reference: raw for raw in named if raw.resource_type == "Patient"}
         pointing = list(self._pointing(series, order, named))
         people |= self._others({reference for _, reference in pointing} - people.keys())
-        settled = {reference: self._follow(raw, people) for reference, raw in people.items()}
-        pointers = {Pointer(kind, settled[at][0].reference if at in settled else "") for kind, at in pointing}
-        candidates = self._candidates(settled.values())
+        lines = {reference: line_of(raw, people, self._store.read, self._base_url) for reference, raw in people.items()}
+        pointers = {Pointer(kind, lines[at][-1].reference if at in lines else "") for kind, at in pointing}
+        replaced = {one for raw in people.values() for one in replaces(raw, self._base_url)} - people.keys()
+        candidates = self._candidates(lines.values(), people | self._others(replaced))
         pointers |= self._of_order_identifier(series, order, candidates)
         return PairingSources(tuple(candidates), tuple(sorted(pointers, key=lambda p: (p.kind, p.reference))), survivors)
-
-    def carriers(self, identifier: PatientIdentifier) -> list[PatientCandidate]:
-        """Return every Patient in use that carries the identifier, itself or by a merge."""
-        found = {raw.reference: raw for raw in self._store.search("Patient", {"identifier": identifier_token(identifier)})}
-        return self._candidates([self._follow(raw, found) for raw in found.values()])
 
     def _searches(self, series: ImagingSeries, order: Order | None, survivors: Iterable[PatientIdentifier]) -> list[Search]:
         identifiers = [series.patient, *survivors, *([order.patient] if order and order.patient else [])]
@@ -111,38 +105,38 @@ class PatientFinder:
         for raw in named:
             if raw.resource_type == "Patient" or raw.body.get("status") == "entered-in-error":
                 continue
+            subject = self._subject_of(raw.body)
             carried = _identifiers(raw.body)
-            subject = _patient_of(raw.body)
             uid = f"urn:oid:{series.study_uid}"
             is_study = raw.resource_type == "ImagingStudy" and bool({(_DICOM_UID, uid), (_URI, uid)} & carried)
             if is_study:
                 _require_no_label(raw)
             if subject is not None and is_study:
                 yield STUDY_UID, subject
-            if subject is not None and (self._accession_system, str(series.accession or "")) in carried:
+            number = (self._accession_system, str(series.accession or ""))
+            if subject is not None and all(number) and number in carried:
                 yield ACCESSION, subject
-        if order is not None and order.origin in _FROM_THIS_SERVER:
-            matched = _PATIENT.fullmatch(order.subject_reference)
-            if matched:
-                yield ORDER, matched[1]
+        if _has_subject(order):
+            yield ORDER, self._patient_at(order.subject_reference)
 
     def _of_order_identifier(
         self, series: ImagingSeries, order: Order | None, candidates: Sequence[PatientCandidate]
     ) -> set[Pointer]:
-        """Return whom the identifier in an order names; a stranger of the series' own system speaks against everyone."""
+        """Return whom the identifier in an order names; one who is not shown to be anybody here speaks against everyone.
+
+        Only an order whose subject is known by reference may carry an identifier that nobody has here, and even that not under
+        the series' own system.
+        """
         wanted = order.patient if order is not None else None
         if wanted is None or not wanted.value:
             return set()
         alike = {wanted, *self._survivors(wanted)}
-        carrying = {
-            candidate.reference
-            for candidate in candidates
-            for held in candidate.identifiers
-            if any(held.value == one.value and one.system in ("", held.system) for one in alike)
-        }
-        if not carrying and wanted.system and wanted.system == series.patient.system and series.patient not in alike:
-            return {Pointer(ORDER, "")}
-        return {Pointer(ORDER, reference) for reference in carrying}
+        carrying = {one.reference for one in candidates if any(carries(one, name) for name in alike)}
+        if carrying or series.patient in alike:
+            return {Pointer(ORDER, reference) for reference in carrying}
+        if _has_subject(order) and not (wanted.system and wanted.system == series.patient.system):
+            return set()
+        return {Pointer(ORDER, "")}
 
     def _others(self, references: Iterable[str]) -> dict[str, RawResource]:
         wanted = sorted(reference.removeprefix("Patient/") for reference in references if reference)
@@ -150,47 +144,51 @@ class PatientFinder:
             return {}
         return {raw.reference: raw for raw in self._store.search_many([Search("Patient", {"_id": ",".join(wanted)})])}
 
-    def _follow(
-        self, patient: RawResource, held: Mapping[str, RawResource]
-    ) -> tuple[RawResource, tuple[PatientIdentifier, ...]]:
-        """Follow ``replaced-by`` to the Patient in use; collect the identifiers on the way."""
-        identifiers = list(patient_identifiers(patient.body))
-        visited = {patient.reference}
-        while (successor := successor_of(patient, held.values())) is not None:
-            patient = held.get(successor) or self._store.read(successor)
-            if patient.reference in visited or len(visited) >= _LONGEST_CHAIN:
-                raise _invalid("Patient links that run in a circle, or a chain too long")
-            visited.add(patient.reference)
-            identifiers += patient_identifiers(patient.body)
-        return patient, tuple(dict.fromkeys(identifiers))
-
-    def _candidates(self, settled: Iterable[tuple[RawResource, tuple[PatientIdentifier, ...]]]) -> list[PatientCandidate]:
+    def _candidates(self, lines: Iterable[tuple[RawResource, ...]], known: Mapping[str, RawResource]) -> list[PatientCandidate]:
         """Return each Patient in use once, with the identifiers of all that were merged into it."""
-        found: dict[str, PatientCandidate] = {}
-        for survivor, identifiers in settled:
+        people: dict[str, dict[str, RawResource]] = defaultdict(dict)
+        for line in lines:
+            people[line[-1].reference].update({one.reference: one for one in line})
+        found = []
+        for reference, merged in people.items():
+            survivor = merged[reference]
             if not is_in_use(survivor.body):
                 _log.info("inactive patient is no candidate")
                 continue
-            known = found[survivor.reference].identifiers if survivor.reference in found else ()
-            merged = tuple(dict.fromkeys((*known, *identifiers)))
-            found[survivor.reference] = PatientCandidate(survivor.reference, merged, *demographics(survivor.body))
-        return list(found.values())
+            names = {name for one in merged.values() for name in (one.reference, *replaces(one, self._base_url))}
+            for name in names & known.keys():
+                if (replaced_by(known[name], self._base_url) or reference) not in names:
+                    raise _invalid("a Patient that two others are said to stand for")
+            found.append(
+                PatientCandidate(
+                    reference,
+                    tuple(dict.fromkeys(name for one in merged.values() for name in patient_identifiers(one.body))),
+                    *demographics(survivor.body),
+                    frozenset[PatientIdentifier]().union(*(not_of_record(one.body) for one in merged.values())),
+                    tuple(sorted(names - {reference})),
+                )
+            )
+        return found
+
+    def _subject_of(self, body: Mapping[str, Any]) -> str | None:
+        """Return ``Patient/x``; empty where the subject is no patient of this server, None where no reference is stated."""
+        subject = body.get("subject")
+        reference = subject.get("reference") if isinstance(subject, Mapping) else None
+        return self._patient_at(reference) if isinstance(reference, str) else None
+
+    def _patient_at(self, reference: str) -> str:
+        named = own_reference(reference, self._base_url) or ""
+        return named if named.startswith("Patient/") else ""
+
+
+def _has_subject(order: Order | None) -> TypeGuard[Order]:
+    return order is not None and order.origin in _FROM_THIS_SERVER and bool(order.subject_reference)
 
 
 def _identifiers(body: Mapping[str, Any]) -> set[tuple[str, str]]:
     found = body.get("identifier")
     items = found if isinstance(found, list) else []
     return {(str(item.get("system", "")), str(item.get("value", ""))) for item in items if isinstance(item, Mapping)}
-
-
-def _patient_of(body: Mapping[str, Any]) -> str | None:
-    """Return ``Patient/x``; empty where the subject is no patient of this server, None where no reference is stated."""
-    subject = body.get("subject")
-    reference = subject.get("reference") if isinstance(subject, Mapping) else None
-    if not isinstance(reference, str):
-        return None
-    matched = _PATIENT.fullmatch(reference)
-    return matched[1] if matched else ""
 
 
 def _require_no_label(study: RawResource) -> None:

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from domain.errors import BodyUnsupported, PatientMismatch, RequestInvalid, VeraiconError
+from domain.errors import BodyTooLarge, BodyUnsupported, OrderConflict, PatientMismatch, RequestInvalid, VeraiconError
 from fhir_adapter.hl7v2.message import Header, Message
 from fhir_adapter.hl7v2.texts import STANDARD, UNICODE, codec_of, escape
 
-# HL7 v2.5.1 table 0357: unsupported message type, unknown key identifier, data type error, application internal error.
-_CONDITIONS = ((BodyUnsupported, "200"), (PatientMismatch, "204"), (RequestInvalid, "102"), (VeraiconError, "207"))
+# HL7 v2.5.1 table 0357: unsupported message type, unknown key identifier, duplicate key identifier, data type error,
+# application internal error.
+_CONDITIONS = (
+    (BodyUnsupported, "200"),
+    (PatientMismatch, "204"),
+    (OrderConflict, "205"),
+    (RequestInvalid, "102"),
+    (VeraiconError, "207"),
+)
 _VERSION = "2.5.1"
 
 
@@ -35,7 +42,7 @@ def verdict_of(error: VeraiconError | None) -> Verdict:
     """Return what is said of a message that an error stopped."""
     if error is None:
         return Verdict.ACCEPT
-    return Verdict.REJECT if isinstance(error, BodyUnsupported) else Verdict.ERROR
+    return Verdict.REJECT if isinstance(error, (BodyUnsupported, BodyTooLarge)) else Verdict.ERROR
 
 
 def wanted(condition: str, verdict: Verdict) -> bool:

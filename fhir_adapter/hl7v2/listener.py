@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from domain.errors import BodyTooLarge, ConfigurationError
-from fhir_adapter.hl7v2.mllp import Framer, framed
+from domain.errors import ConfigurationError
+from fhir_adapter.hl7v2.mllp import Framer, Overlong, framed
 
 _log = structlog.get_logger()
 _CHUNK = 65536
@@ -48,6 +48,8 @@ class MllpListener:
     handler : callable
         Gets a message and the caller's address, and returns the answers to it. It answers only what is kept; where it raises
         OSError the connection is closed without an answer, and the sender repeats the message.
+    refuse : callable
+        Gets the beginning of a message that was too long, and the caller's address; returns the answers to it.
     tls : ssl.SSLContext or None
         For TLS; it demands a certificate of callers where it says so.
     admits : callable
@@ -57,6 +59,7 @@ class MllpListener:
     def __init__(
         self,
         handler: Handler,
+        refuse: Handler,
         *,
         host: str,
         port: int,
@@ -64,7 +67,8 @@ class MllpListener:
         tls: ssl.SSLContext | None = None,
         admits: Callable[[str], bool] = lambda _host: True,
     ) -> None:
-        self._handler, self._address, self._limits, self._tls, self._admits = handler, (host, port), limits, tls, admits
+        self._handler, self._refuse, self._admits = handler, refuse, admits
+        self._address, self._limits, self._tls = (host, port), limits, tls
         self._stop = threading.Event()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -131,8 +135,6 @@ class MllpListener:
             if self._tls is not None:
                 speaking = self._wrapped(connection, self._tls)
             self._converse(speaking, host)
-        except BodyTooLarge as error:
-            _log.warning("message too long", action="hl7v2", code=error.code)
         except OSError as error:
             _log.info("connection ended", action="hl7v2", error=type(error).__name__)
         finally:
@@ -146,7 +148,13 @@ class MllpListener:
         with self._lock:  # it has taken the place of the plain socket, which is none any more
             self._open.discard(connection)
             self._open.add(speaking)
-        speaking.do_handshake()
+        try:
+            speaking.do_handshake()
+        except OSError:  # a stranger, or no TLS at all: it is told at once, not when it gives up
+            with self._lock:
+                self._open.discard(speaking)
+            speaking.close()
+            raise
         return speaking
 
     def _converse(self, connection: socket.socket, host: str) -> None:
@@ -164,5 +172,10 @@ class MllpListener:
                 begun = time.monotonic()
             connection.settimeout(self._limits.message_s)
             for message in messages:
-                for answer in self._handler(message, host):
+                for answer in self._answers(message, host):
                     connection.sendall(framed(answer))
+
+    def _answers(self, message: bytes | Overlong, host: str) -> Iterable[bytes]:
+        if isinstance(message, Overlong):
+            return self._refuse(message.beginning, host)
+        return self._handler(message, host)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from domain.errors import BodyUnsupported, PatientMismatch, RequestInvalid
 from domain.identifiers import PatientIdentifier
-from fhir_adapter.hl7v2.identities import OF_A_PATIENT, Issuers, identifiers, patient_of
+from fhir_adapter.hl7v2.identities import Issuers, identifiers, patient_of
 from fhir_adapter.hl7v2.message import Message, Segment
 
 # HL7 v2.5.1 3.3: the identifier of MRG-1 gives way to that of PID-3.
-MERGES = frozenset({"A18", "A34", "A36", "A39", "A40", "A46", "A47"})
-# Links, their undoing, and identifiers or accounts that move to another patient: not a merge, and to ignore one would be wrong.
-REFUSED = frozenset({"A24", "A37", "A43"})
+MERGES = frozenset({"A18", "A30", "A34", "A36", "A39", "A40", "A46", "A47"})
+# Links, their undoing, and identifiers, accounts or visits that move to another patient: no merge, and not to be ignored.
+REFUSED = frozenset({"A24", "A37", "A43", "A44", "A45"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ def merges_of(message: Message, issuers: Issuers) -> list[Merge]:
 
     References
     ----------
-    HL7 v2.5.1 3.3.18 (A18), 3.3.34 to 3.3.47, 3.4.9 (MRG), 3.6.2 (which identifier survives).
+    HL7 v2.5.1 3.3.18 (A18), 3.3.30 (A30), 3.3.34 to 3.3.47, 3.4.9 (MRG), 3.6.2 (which identifier survives).
     """
     event = message.header.trigger
     if event in REFUSED:
         raise BodyUnsupported(
             found=f"ADT^{event}, which links, unlinks or moves patients",
             allowed=", ".join(sorted(MERGES)) + ", and events that change no patient identifier",
-            action="change the pairing by hand, then have the engine keep this event from us",
+            action="where it undoes a merge: `veraicon merge undo`; then have the engine keep this event from us",
         )
     if event not in MERGES:
         return []
@@ -73,10 +73,10 @@ def _pairs(message: Message) -> list[tuple[Segment, Segment]]:
 def _merges(pid: Segment, mrg: Segment, issuers: Issuers) -> list[Merge]:
     patient_of(pid, 3, issuers)
     patient_of(mrg, 1, issuers)
-    survivors = {one.system: one for one, kind in reversed(identifiers(pid, 3, issuers)) if kind in OF_A_PATIENT}
+    survivors = {one.system: one for one, kind in reversed(identifiers(pid, 3, issuers)) if issuers.is_of_a_patient(kind)}
     found = []
     for retired, kind in identifiers(mrg, 1, issuers):
-        if kind not in OF_A_PATIENT:
+        if not issuers.is_of_a_patient(kind):
             continue
         survivor = survivors.get(retired.system)
         if survivor is None:

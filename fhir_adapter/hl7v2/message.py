@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import hl7
@@ -15,6 +16,7 @@ from fhir_adapter.hl7v2.texts import STANDARD, Delimiters, codec_of, decode, une
 _SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
 _BATCH = (b"FHS", b"BHS")
 _DELIMITERS = 5
+_NULL = '""'
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Header:
         return bool(self.accept or self.answer)
 
 
+def without_null(sent: str) -> str:
+    """Return what a field, component or subcomponent says; the explicit null (``""``) says that there is no value."""
+    return "" if sent.strip() == _NULL else sent
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One segment; fields are counted as HL7 counts them."""
@@ -77,24 +84,18 @@ class Segment:
         found = self.components(field)
         return found[0][component - 1].strip() if found and len(found[0]) >= component else ""
 
-    def subcomponents(self, field: int, component: int) -> list[str]:
-        """Return the subcomponents of a component of the first repetition."""
-        found = self._repetitions(field)
-        if not found or len(found[0]) < component:
-            return []
-        return [self._text(part).strip() for part in found[0][component - 1].split(self.delimiters.subcomponent)]
-
     def raw(self, field: int) -> str:
         """Return a field as it was sent, to echo it; escape sequences and delimiters stay."""
         return str(self.fields[field]) if field < len(self.fields) else ""
 
     def _repetitions(self, field: int) -> list[list[str]]:
         sent = self.raw(field)
-        # An explicit null ("") is no value.
-        return [one.split(self.delimiters.component) for one in sent.split(self.delimiters.repetition) if one not in ("", '""')]
+        return [
+            one.split(self.delimiters.component) for one in sent.split(self.delimiters.repetition) if without_null(one) != ""
+        ]
 
     def _text(self, sent: str) -> str:
-        return unescape(sent, self.delimiters, codec=self.codec)
+        return unescape(without_null(sent), self.delimiters, codec=self.codec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,15 @@ class Message:
         return next(self.all(name), None)
 
 
-def read_header(content: bytes) -> Header:
+def read_header(content: bytes, character_set: str = "") -> Header:
     """Return what MSH says.
+
+    Parameters
+    ----------
+    content : bytes
+        A message, or its beginning.
+    character_set : str
+        Which one it is in where MSH-18 is empty.
 
     Raises
     ------
@@ -143,14 +151,10 @@ def read_header(content: bytes) -> Header:
             action="correct the channel in the engine that sends here",
         )
     delimiters = Delimiters(*marks)
-    # MSH-1 is the separator itself, so what comes after the n-th separator is field n + 1.
-    fields = ["", *first.decode("latin-1").split(delimiters.field)]
-    one = [value.split(delimiters.component) for value in fields]
-
-    def field(number: int, component: int = 1) -> str:
-        parts = one[number] if number < len(one) else []
-        return unescape(parts[component - 1], delimiters).strip() if len(parts) >= component else ""
-
+    # Names of character sets are ASCII, so MSH-18 can be read before it is known what the rest is written in.
+    sets = _msh_field(first.decode("latin-1"), delimiters, 18).split(delimiters.repetition)
+    character_set = sets[0] or character_set
+    field = partial(_msh_field, _msh_text(first, character_set), delimiters)
     return Header(
         delimiters=delimiters,
         application=field(3),
@@ -164,14 +168,30 @@ def read_header(content: bytes) -> Header:
         version=field(12),
         accept=field(15).upper(),
         answer=field(16).upper(),
-        character_set=field(18).split(delimiters.repetition)[0],
+        character_set=character_set,
     )
 
 
-def read_message(content: bytes) -> Message:
+def _msh_text(first: bytes, character_set: str) -> str:
+    """Return MSH as characters: an answer must be possible, so what cannot be read of it becomes something."""
+    try:
+        return first.decode(codec_of(character_set))
+    except (BodyUnsupported, UnicodeDecodeError):
+        return first.decode("latin-1")
+
+
+def _msh_field(text: str, delimiters: Delimiters, number: int, component: int = 1) -> str:
+    # MSH-1 is the separator itself, so what comes after the n-th separator is field n + 1.
+    fields = ["", *text.split(delimiters.field)]
+    parts = fields[number].split(delimiters.component) if number < len(fields) else []
+    return unescape(without_null(parts[component - 1]), delimiters).strip() if len(parts) >= component else ""
+
+
+def read_message(content: bytes, character_set: str = "") -> Message:
     r"""Return a message.
 
     Segments end with CR; CR LF and LF are tolerated, since neither may stand inside a segment (a text says ``\.br\``).
+    `character_set` is the one of messages whose MSH-18 is empty.
 
     Raises
     ------
@@ -180,7 +200,7 @@ def read_message(content: bytes) -> Message:
     RequestInvalid
         If it cannot be read, or misses MSH-9 or MSH-10.
     """
-    header = read_header(content)
+    header = read_header(content, character_set)
     text = decode(content, header.character_set).replace("\r\n", "\r").replace("\n", "\r").strip("\r ")
     lines = [line.lstrip() for line in text.split("\r") if line.strip()]
     if not all(_SEGMENT_NAME.fullmatch(line[:3]) and line[3:4] in ("", header.delimiters.field) for line in lines):

@@ -12,10 +12,12 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from domain.errors import BodyTooLarge, PeerAnswerInvalid, PeerUnreachable
+from domain.errors import PeerAnswerInvalid, PeerUnreachable
 
 START, END, CARRIAGE_RETURN = b"\x0b", b"\x1c", b"\r"
 _CHUNK = 65536
+# What is kept of a block that is too long: its header fits in.
+_BEGINNING = 4096
 
 
 def framed(content: bytes) -> bytes:
@@ -23,11 +25,19 @@ def framed(content: bytes) -> bytes:
     return START + content + END + CARRIAGE_RETURN
 
 
+@dataclass(frozen=True, slots=True)
+class Overlong:
+    """A block longer than the limit that has ended: its beginning, so that it can be answered; the rest is gone."""
+
+    beginning: bytes
+
+
 class Framer:
     """Takes a stream apart; how it was cut into packets does not matter.
 
     Bytes between blocks (a lone CR, a health check) are dropped. A block ends with FS; the CR after it may be missing. A
     block in which another begins was cut off: it is dropped, so it is never acknowledged, and its sender repeats it.
+    A block longer than the limit takes no memory beyond it, and those before and after it are whole.
 
     Parameters
     ----------
@@ -38,52 +48,53 @@ class Framer:
     def __init__(self, limit: int) -> None:
         self._limit, self._held = limit, bytearray()
         self._scanned = 0
-        self.dropped = 0
+        self._beginning: bytes | None = None
 
     @property
     def inside(self) -> bool:
         """Whether a block has begun and not ended."""
-        return bool(self._held)
+        return bool(self._held) or self.overflown
 
-    def feed(self, received: bytes) -> list[bytes]:
-        """Return the messages that are complete now.
+    @property
+    def overflown(self) -> bool:
+        """Whether the block that has begun is longer than the limit."""
+        return self._beginning is not None
 
-        Raises
-        ------
-        BodyTooLarge
-            If a block is longer than the limit.
-        """
+    def feed(self, received: bytes) -> list[bytes | Overlong]:
+        """Return the messages that are complete now, and what is left of those that were too long."""
         self._held += received
-        found = []
+        found: list[bytes | Overlong] = []
         while (message := self._next()) is not None:
             found.append(message)
         return found
 
-    def _next(self) -> bytes | None:
-        begin = self._held.find(START)
-        if begin != 0:
-            gone = len(self._held) if begin < 0 else begin
-            self.dropped += gone
-            del self._held[:gone]
-            self._scanned = 0
+    def _next(self) -> bytes | Overlong | None:
+        if self._beginning is None:
+            begin = self._held.find(START)
+            del self._held[: len(self._held) if begin < 0 else begin]
+            self._scanned = 0 if begin != 0 else self._scanned
         if not self._held:
             return None
         end = self._held.find(END, self._scanned)
-        if (end if end >= 0 else len(self._held)) - 1 > self._limit:
-            raise BodyTooLarge(
-                found=f"an MLLP block of more than {self._limit} bytes",
-                allowed="blocks up to [hl7v2] maximum_message_mib",
-                action="send less in one message, or raise the limit",
-            )
+        if self._beginning is None and (end if end >= 0 else len(self._held)) - 1 > self._limit:
+            self._beginning = bytes(self._held[1 : 1 + _BEGINNING])
+        if self._beginning is not None:
+            return self._rest_of_overlong(end)
         if end < 0:
             self._scanned = len(self._held)
             return None
         block = bytes(self._held[1:end])
         del self._held[: end + 1]
         self._scanned = 0
-        kept = block.rfind(START) + 1
-        self.dropped += kept
-        return block[kept:]
+        return block[block.rfind(START) + 1 :]
+
+    def _rest_of_overlong(self, end: int) -> Overlong | None:
+        del self._held[: end + 1 if end >= 0 else len(self._held)]
+        self._scanned = 0
+        if end < 0 or self._beginning is None:
+            return None
+        ended, self._beginning = Overlong(self._beginning), None
+        return ended
 
 
 @dataclass(frozen=True)
@@ -146,11 +157,10 @@ class MllpPeer:
     def _answer(self, connection: socket.socket) -> bytes:
         framer = Framer(self.limit)
         while received := connection.recv(_CHUNK):
-            try:
-                answers = framer.feed(received)
-            except BodyTooLarge as error:
-                raise self._invalid(error.found) from error
-            if answers:
+            answers = framer.feed(received)
+            if framer.overflown or (answers and isinstance(answers[0], Overlong)):
+                raise self._invalid(f"a block of more than {self.limit} bytes")
+            if answers and isinstance(answers[0], bytes):
                 return answers[0]
         raise self._unreachable("closed without an answer")
 

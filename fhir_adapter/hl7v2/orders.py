@@ -36,6 +36,8 @@ _SYSTEMS = {
 # Defined terms of (0008,0060) by which OBR-24 says a modality; other values (RAD, LAB) are diagnostic services.
 _MODALITIES = frozenset({"CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "US", "XA"})
 _MOST_REFERENCE = 200
+# HL7 v2.5.1 table 0085: deleted, not asked, wrong, not to be had.
+_WITHDRAWN = frozenset({"D", "N", "W", "X"})
 
 
 class Action(Enum):
@@ -79,7 +81,7 @@ class AskedOrder:
 
 
 def orders_of(message: Message, reading: OrderReading, now: datetime) -> list[AskedOrder]:
-    """Return the orders of a message, one for each ORC.
+    """Return the orders of a message, one for each number; several ORC of one number (IHE: the steps of a procedure) are one.
 
     Raises
     ------
@@ -107,7 +109,30 @@ def orders_of(message: Message, reading: OrderReading, now: datetime) -> list[As
     study = list(message.all("ZDS"))
     common = study[0].text(1) if len(study) == 1 else ""
     base = Order(OrderOrigin.HL7V2, message.header.sender, "", message.header.kind, now, patient=patient)
-    return [_asked(base, _Group(group, common), reading) for group in found]
+    orders: dict[str, AskedOrder] = {}
+    for group in found:
+        one = _asked(base, _Group(group, common), reading)
+        same = orders.get(one.order.reference)
+        orders[one.order.reference] = _joined(same, one) if same else one
+    return list(orders.values())
+
+
+def _joined(first: AskedOrder, second: AskedOrder) -> AskedOrder:
+    """Return what two groups of one number ask: they may name other procedure codes, never other images or other volumes.
+
+    Raises
+    ------
+    RequestInvalid
+        If they do: by its number one of them would take the place of the other.
+    """
+    one, two = first.order, second.order
+    if first.action is not second.action or replace(one, codes=(), names_us=False) != replace(two, codes=(), names_us=False):
+        raise _invalid(
+            "two ORC of one order number that ask different things or are about different images",
+            "a number of its own in ORC-2 for each accession number and study",
+        )
+    codes = tuple(dict.fromkeys((*one.codes, *two.codes)))
+    return AskedOrder(first.action, replace(one, codes=codes, names_us=one.names_us or two.names_us))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +167,8 @@ def _asked(base: Order, group: _Group, reading: OrderReading) -> AskedOrder:
         codes=_codes(group),
         modality=_modality(group),
     )
+    if len({(step.text(1), step.text(3)) for step in group.segments if step.name == "IPC"}) > 1:
+        raise _invalid("two IPC of one order with different accession numbers or studies", "an ORC for each study")
     order = _with_asked(order, group)
     names_us = any((one.system, one.code) == (TASK_SYSTEM, GENERATE) for one in order.codes)
     return AskedOrder(action, replace(order, names_us=names_us))
@@ -204,6 +231,10 @@ def _with_asked(order: Order, group: _Group) -> Order:
         if segment.name != "OBX" or segment.text(3, 3) != OURS:
             continue
         name, value = segment.text(3), segment.text(5)
+        if len(segment.components(5)) > 1:
+            raise _invalid(f"an OBX of {OURS} with several values", "one value in OBX-5")
+        if (status := segment.text(11).upper()) in _WITHDRAWN:
+            raise _invalid(f"an OBX of {OURS} that OBX-11 {status} takes back", "only what is asked for")
         try:
             if name in ("model", "samples"):
                 order = with_parameter(order, name, int(value) if name == "samples" else value)

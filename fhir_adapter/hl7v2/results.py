@@ -2,6 +2,9 @@
 
 The message goes to the record from which the order came, so that whoever asked finds the answer; it never states a finding
 about that patient. Its first words are that the images are synthetic, and none of its codes is that of an examination.
+
+An order of an examination that a routing rule covers stays open: the message is a result of its own then, and names that order
+in words only. Were its number or its code echoed, a record would close the examination as done, or as cancelled.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from fhir_adapter.hl7v2.acknowledging import Identity, render, stamp
 from fhir_adapter.hl7v2.message import Message, Segment, groups
 from fhir_adapter.hl7v2.orders import OURS, reference_of
 from fhir_adapter.hl7v2.texts import STANDARD, UNICODE, escape
+from fhir_adapter.ordering.codes import GENERATE, TASK_SYSTEM
 
 ORU, MDM = "ORU^R01", "MDM^T02"
 SYNTHETIC = (
@@ -25,6 +29,7 @@ _STRUCTURES = {ORU: "ORU^R01^ORU_R01", MDM: "MDM^T02^MDM_T02"}
 # MSH-10 has at most 20 characters up to v2.6.
 _CONTROL_ID = 20
 _VERSION = "2.5.1"
+_SERVICE = f"{GENERATE}^Synthetic volume^{OURS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,6 @@ class Receiver:
     application: str = ""
     facility: str = ""
     character_set: str = UNICODE
-    processing: str = "P"
 
 
 def control_id_of(news: News, kind: str, receiver: Receiver) -> str:
@@ -53,7 +57,7 @@ def result_message(
     news : News
         ``order.completed``, ``order.refused`` or ``order.ignored``; it has its order.
     asked : Message
-        The order message as it came: its PID, order numbers and OBR-4 are echoed.
+        The order message as it came: its PID and MSH-11 are echoed; its numbers only where what it orders is a volume of ours.
     kind : str
         ``ORU^R01`` or ``MDM^T02``.
     link_of : callable
@@ -64,19 +68,21 @@ def result_message(
     HL7 v2.5.1 7.3.1 (ORU), 7.4.1 (OBR), 7.4.2 (OBX), tables 0085 and 0123; 9.6.2 (MDM^T02), 9.7.1 (TXA), tables 0271 and 0273.
     """
     group = _group(news, asked)
-    header = _header(news, kind, us, receiver)
+    header = _header(news, asked, kind, us, receiver)
     pid = _pid(asked)
     if kind == MDM:
-        body = [["EVN", "T02", stamp(news.at)], pid, ["PV1", "1", "N"], _txa(news, group), *_document(news, link_of)]
+        body = [["EVN", "T02", stamp(news.at)], pid, ["PV1", "1", "N"], _txa(news, group), *_document(news, group, link_of)]
     else:
-        body = [pid, _orc(news, group), _obr(news, group), *_observations(news, link_of)]
+        body = [pid, _orc(news, group), _obr(news, group), *_observations(news, group, link_of)]
     return render([header, *body], receiver.character_set)
 
 
-def _header(news: News, kind: str, us: Identity, receiver: Receiver) -> list[str]:
+def _header(news: News, asked: Message, kind: str, us: Identity, receiver: Receiver) -> list[str]:
     ends = map(escape, (us.application, us.facility, receiver.application, receiver.facility))
     control_id = control_id_of(news, kind, receiver)
-    head = ["MSH", STANDARD.encoding, *ends, stamp(news.at), "", _STRUCTURES[kind], control_id, receiver.processing, _VERSION]
+    # What became of a test order is a test too.
+    processing = escape(asked.header.processing) or "P"
+    head = ["MSH", STANDARD.encoding, *ends, stamp(news.at), "", _STRUCTURES[kind], control_id, processing, _VERSION]
     return [*head, *[""] * 5, receiver.character_set]
 
 
@@ -116,9 +122,31 @@ def _field(group: Sequence[Segment], number: int, *names: str) -> str:
     return ""
 
 
+def _is_for_us(news: News) -> bool:
+    """Return whether what was ordered is a volume of ours: by the first code of OBR-4, since its alternate says less."""
+    codes = news.order.codes if news.order else ()
+    return bool(codes) and (codes[0].system, codes[0].code) == (TASK_SYSTEM, GENERATE)
+
+
 def _numbers(news: News, group: Sequence[Segment]) -> tuple[str, str]:
+    """Return the numbers of placer and filler: of an order that is not for us none but our own."""
     ours = f"{news.order.order_id}^VERAICON" if news.order else ""
-    return _field(group, 2, "ORC", "OBR"), _field(group, 3, "ORC", "OBR") or ours
+    if not _is_for_us(news):
+        return "", ours
+    placer = _field(group, 2, "ORC", "OBR")
+    # We fill the order, so its number at the filler is ours, unless its sender knows it by no other than this.
+    return placer, ours if placer else _field(group, 3, "ORC", "OBR") or ours
+
+
+def _asked_words(group: Sequence[Segment]) -> str:
+    """Return in words which order it was, for a person."""
+    said = (("placer", 2, "ORC", "OBR"), ("filler", 3, "ORC", "OBR"), ("placer field 1", 18, "OBR"))
+    found = []
+    for name, number, *segments in said:
+        sent = next((one for one in group if one.name in segments and one.text(number)), None)
+        if sent is not None:
+            found.append(f"{name} {sent.text(number)}")
+    return "Order that led to this: " + ", ".join(found) + "." if found else ""
 
 
 def _succeeded(news: News) -> list[JobNews]:
@@ -127,20 +155,23 @@ def _succeeded(news: News) -> list[JobNews]:
 
 def _orc(news: News, group: Sequence[Segment]) -> list[str]:
     # Table 0038: CM completed, CA cancelled (nothing will come).
-    return ["ORC", "RE", *_numbers(news, group), "", "CM" if _succeeded(news) else "CA"]
+    state = ("CM" if _succeeded(news) else "CA") if _is_for_us(news) else ""
+    return ["ORC", "RE", *_numbers(news, group), "", state]
 
 
 def _obr(news: News, group: Sequence[Segment]) -> list[str]:
-    fields = {1: "1", 4: _field(group, 4, "OBR"), 7: stamp(news.at), 18: _field(group, 18, "OBR"), 22: stamp(news.at)}
+    fields = {1: "1", 4: _SERVICE, 7: stamp(news.at), 22: stamp(news.at)}
     fields[2], fields[3] = _numbers(news, group)
     # Table 0123: F final; X nothing was made, and nothing will be.
-    fields[25] = "F" if _succeeded(news) else "X"
+    fields[25] = ("F" if _succeeded(news) else "X") if _is_for_us(news) else ""
     return ["OBR", *(fields.get(number, "") for number in range(1, 26))]
 
 
-def _observations(news: News, link_of: Callable[[JobNews], str]) -> list[list[str]]:
+def _observations(news: News, group: Sequence[Segment], link_of: Callable[[JobNews], str]) -> list[list[str]]:
     said = [_Said("TX", f"synthetic^Synthetic images^{OURS}", "", escape(SYNTHETIC))]
     said.append(_Said("TX", f"status^Status of the order^{OURS}", "", escape(status_of(news)), final=bool(_succeeded(news))))
+    if words := _asked_words(group):
+        said.append(_Said("TX", f"order^Order that led to this^{OURS}", "", escape(words)))
     for number, job in enumerate(_succeeded(news), start=1):
         said += _volume(job, str(number), link_of(job))
     for words in _failures(news):
@@ -207,8 +238,8 @@ def _txa(news: News, group: Sequence[Segment]) -> list[str]:
     return ["TXA", *(fields.get(number, "") for number in range(1, 20))]
 
 
-def _document(news: News, link_of: Callable[[JobNews], str]) -> list[list[str]]:
-    lines = [SYNTHETIC, status_of(news)]
+def _document(news: News, group: Sequence[Segment], link_of: Callable[[JobNews], str]) -> list[list[str]]:
+    lines = [SYNTHETIC, status_of(news), *filter(None, [_asked_words(group)])]
     for job in _succeeded(news):
         lines.append(f"Model {job.model}: {job.instances} instances, study {job.study_uid}, series {job.series_uid}.")
         if link := link_of(job):

@@ -13,12 +13,21 @@ _CODECS = {
     "": "ascii",
     "ASCII": "ascii",
     UNICODE: "utf-8",
-    "UNICODE": "utf-8",
-    "UTF-8": "utf-8",
     **{f"8859/{part}": f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14, 15, 16)},
     "GB 18030-2000": "gb18030",
     "KS X 1001": "euc_kr",
     "BIG-5": "big5",
+}
+# What engines say instead: the same names written otherwise, and the numbers of ISO-IR, which DICOM uses (PS3.3 C.12.1.1.2).
+_REGISTERED = {100: 1, 101: 2, 109: 3, 110: 4, 144: 5, 127: 6, 126: 7, 138: 8, 148: 9, 203: 15}
+_SYNONYMS = {
+    "US-ASCII": "ascii",
+    "ISO IR6": "ascii",
+    "UNICODE": "utf-8",
+    "UTF-8": "utf-8",
+    "ISO IR192": "utf-8",
+    **{f"ISO IR{number}": f"iso8859_{part}" for number, part in _REGISTERED.items()},
+    "GB18030": "gb18030",
 }
 _ESCAPED = re.compile(r"X(?:[0-9A-Fa-f]{2})+")
 
@@ -42,6 +51,14 @@ class Delimiters:
 STANDARD = Delimiters()
 
 
+def _letters(name: str) -> str:
+    """Return a name without what parts its letters and digits: ``ISO_8859-1``, ``ISO 8859/1`` and ``8859-1`` are one."""
+    return re.sub(r"[^A-Z0-9]", "", name.upper()).replace("ISO8859", "8859")
+
+
+_BY_LETTERS = {_letters(name): codec for name, codec in (_CODECS | _SYNONYMS).items()}
+
+
 def codec_of(character_set: str) -> str:
     """Return Python's name of a character set of MSH-18; empty is ASCII.
 
@@ -56,11 +73,11 @@ def codec_of(character_set: str) -> str:
 
     Examples
     --------
-    >>> codec_of("8859/1")
-    'iso8859_1'
+    >>> codec_of("8859/1"), codec_of("ISO_8859-1"), codec_of("ISO IR100")
+    ('iso8859_1', 'iso8859_1', 'iso8859_1')
     """
     try:
-        return _CODECS[character_set.strip().upper()]
+        return _BY_LETTERS[_letters(character_set)]
     except KeyError as error:
         raise BodyUnsupported(
             found=f"character set {character_set[:32]!r} in MSH-18",
@@ -85,8 +102,8 @@ def decode(content: bytes, character_set: str) -> str:
     except UnicodeDecodeError as error:
         raise RequestInvalid(
             found=f"bytes that are not {character_set or 'ASCII'}, the character set of MSH-18, from byte {error.start}",
-            allowed="one character set, named in MSH-18 (empty: ASCII)",
-            action="have the engine name the character set that it sends, such as UNICODE UTF-8 or 8859/1",
+            allowed="one character set, named in MSH-18 (empty: that of [hl7v2] character_set, else ASCII)",
+            action="have the engine name in MSH-18 what it sends, or set [hl7v2] character_set, then retry the message",
         ) from error
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
 from domain.errors import RequestInvalid
+from fhir_adapter.local.index import known_parameters
+from fhir_adapter.local.linking import relative_to, relinked, service_of
 from fhir_adapter.search import require_resource_type, split_reference
 
-# Elements of type uri and url that a server rewrites with the references (FHIR R4 RESTful API, "transaction").
-_LINKING = frozenset({"reference", "url", "uri", "valueUri", "valueUrl"})
 _CONDITIONAL = re.compile(r"([A-Z][A-Za-z]+)\?(.+)")
 _ETAG = re.compile(r'(?:W/)?"([A-Za-z0-9\-.]{1,64})"')
 
-Find = Callable[[str, Mapping[str, str]], Sequence[str]]
+Find = Callable[[str, Sequence[tuple[str, str]]], Sequence[str]]
 """Resource type and parameters -> the references that match; at most two are needed."""
 
 
@@ -31,19 +31,25 @@ class Write:
         None means that it is there already (``ifNoneExist``).
     only_version : str
         ``meta.versionId`` that must be held now (``ifMatch``); empty for any, or none.
+    only_new : bool
+        Whether nothing else may be held under the reference (``ifNoneMatch`` of ``*``); the same content may.
     """
 
     reference: str
     body: Mapping[str, Any] | None
     only_version: str = ""
+    only_new: bool = False
 
 
-def plan(bundle: Mapping[str, Any], find: Find, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> list[Write]:
+def plan(
+    bundle: Mapping[str, Any], find: Find, *, base_url: str = "", new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+) -> list[Write]:
     """Return the writes of a transaction Bundle, in its order.
 
     POST gets a new id, or the existing resource where ``ifNoneExist`` matches one; PUT keeps the id of its URL. References by
     ``fullUrl`` are resolved within the Bundle, conditional references (``Practitioner?identifier=...``) in the Bundle and the
-    store. A reference that leads nowhere is kept as it is: a patient's Bundle loads without the hospital's.
+    store. A reference that leads nowhere is kept as it is: a patient's Bundle loads without the hospital's. An absolute
+    reference is ours below `base_url` only; below another it stays that server's.
 
     Raises
     ------
@@ -62,13 +68,23 @@ def plan(bundle: Mapping[str, Any], find: Find, *, new_id: Callable[[], str] = l
         raise _invalid("an entry that is no list", "a list of entries")
     writes = [_target(position, entry, find, new_id) for position, entry in enumerate(entries)]
     _require_distinct(writes)
-    resolved = {
-        entry["fullUrl"]: write.reference
+    resolver = _Resolver(_full_urls(entries, writes), writes, find, base_url)
+    return [
+        write if write.body is None else replace(write, body=resolver.rewrite(write.body, service_of(entry.get("fullUrl"))))
         for entry, write in zip(entries, writes, strict=True)
-        if isinstance(entry.get("fullUrl"), str)
-    }
-    resolver = _Resolver(resolved, writes, find)
-    return [Write(w.reference, None if w.body is None else resolver.rewrite(w.body), w.only_version) for w in writes]
+    ]
+
+
+def _full_urls(entries: Sequence[Mapping[str, Any]], writes: Sequence[Write]) -> dict[str, str]:
+    """Return what each full URL stands for in the Bundle."""
+    resolved: dict[str, str] = {}
+    for entry, write in zip(entries, writes, strict=True):
+        full_url = entry.get("fullUrl")
+        if not isinstance(full_url, str):
+            continue
+        if resolved.setdefault(full_url, write.reference) != write.reference:
+            raise _invalid("two entries of one fullUrl", "a fullUrl of its own for each resource")
+    return resolved
 
 
 def _target(position: int, entry: object, find: Find, new_id: Callable[[], str]) -> Write:
@@ -88,8 +104,11 @@ def _target(position: int, entry: object, find: Find, new_id: Callable[[], str])
         raise _invalid(f"ifMatch in entry {position} that cannot be read", 'a weak ETag such as W/"3", with PUT')
     if method == "POST" and url == kind:
         return _created(position, resource, request.get("ifNoneExist"), find, new_id)
+    absent = request.get("ifNoneMatch")
+    if absent is not None and (absent != "*" or method != "PUT"):
+        raise _invalid(f"ifNoneMatch in entry {position} that is not offered", "*, with PUT")
     if method == "PUT" and split_reference(url) == (kind, resource.get("id")):
-        return Write(url, resource, version[1] if version else "")
+        return Write(url, resource, version[1] if version else "", only_new=absent is not None)
     raise _invalid(
         f"entry {position} whose method and URL do not fit its resource",
         "POST with the resource's type, or PUT with its type and id",
@@ -99,8 +118,10 @@ def _target(position: int, entry: object, find: Find, new_id: Callable[[], str])
 def _created(position: int, resource: Mapping[str, Any], condition: object, find: Find, new_id: Callable[[], str]) -> Write:
     kind = str(resource["resourceType"])
     if condition is not None:
-        query = str(condition).removeprefix(f"{kind}?")
-        existing = find(kind, dict(parse_qsl(query, keep_blank_values=True)))
+        asked = parse_qsl(condition.removeprefix(f"{kind}?"), keep_blank_values=True) if isinstance(condition, str) else []
+        if not any(name in known_parameters(kind) - {"_count"} for name, _ in asked):
+            raise _invalid(f"ifNoneExist in entry {position} that looks for nothing", "search parameters that the store knows")
+        existing = find(kind, asked)
         if len(existing) > 1:
             raise _invalid(f"several matches of ifNoneExist in entry {position}", "none or one")
         if existing:
@@ -118,33 +139,31 @@ def _require_distinct(writes: Sequence[Write]) -> None:
 class _Resolver:
     """Rewrites references in bodies; remembers conditional references, of which Synthea repeats each a hundred times."""
 
-    def __init__(self, resolved: Mapping[str, str], writes: Sequence[Write], find: Find) -> None:
+    def __init__(self, resolved: Mapping[str, str], writes: Sequence[Write], find: Find, base_url: str) -> None:
         self._resolved = dict(resolved)
         self._identifiers = _identifiers(writes)
-        self._find = find
+        self._find, self._ours = find, {base_url} - {""}
 
-    def rewrite(self, value: Any) -> Any:
-        """Return `value` with each reference that can be resolved replaced."""
-        if isinstance(value, Mapping):
-            return {
-                name: self._resolve(member) if name in _LINKING and isinstance(member, str) else self.rewrite(member)
-                for name, member in value.items()
-            }
-        if isinstance(value, list):
-            return [self.rewrite(member) for member in value]
-        return value
+    def rewrite(self, body: Mapping[str, Any], service: str) -> Any:
+        """Return `body` with each reference that can be resolved replaced; a relative one is first one of its own `service`."""
+        return relinked(body, lambda name, text: self._resolve(name, text, service))
 
-    def _resolve(self, reference: str) -> str:
+    def _resolve(self, name: str, reference: str, service: str) -> str:
         bare, mark, fragment = reference.partition("#")
+        if service and f"{service}/{bare}" in self._resolved:
+            bare = f"{service}/{bare}"
         if bare not in self._resolved and _CONDITIONAL.fullmatch(bare):
             self._resolved[bare] = self._conditional(bare)
-        return f"{self._resolved[bare]}{mark}{fragment}" if bare in self._resolved else reference
+        if bare in self._resolved:
+            return f"{self._resolved[bare]}{mark}{fragment}"
+        # A url may be a canonical one, which is a name and no place.
+        return relative_to(reference, self._ours) if name == "reference" else reference
 
     def _conditional(self, reference: str) -> str:
         kind, query = reference.split("?", 1)
-        parameters = dict(parse_qsl(query, keep_blank_values=True))
-        within = self._identifiers.get((kind, parameters.get("identifier", ""))) if set(parameters) == {"identifier"} else None
-        found = within or self._find(kind, parameters)
+        asked = parse_qsl(query, keep_blank_values=True)
+        within = self._identifiers.get((kind, asked[0][1])) if [name for name, _ in asked] == ["identifier"] else None
+        found = within or self._find(kind, asked)
         if len(set(found)) > 1:
             raise _invalid(f"a conditional reference to {kind} with several matches", "one match, or none")
         return found[0] if found else reference

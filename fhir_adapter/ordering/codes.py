@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 # Task.code, and type of Task.input and Task.output. Parameters of $generate have the same names.
 TASK_SYSTEM = "https://veraicon.dev/fhir/CodeSystem/task"
 GENERATE = "generate"
@@ -26,17 +28,19 @@ IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 ACSN = "ACSN"
 
 # Systems under which a study's UID stands in ImagingStudy.identifier: the standard's, and the one that Synthea writes.
-STUDY_UID_SYSTEMS = frozenset({"urn:dicom:uid", "urn:ietf:rfc:3986"})
+STUDY_UID_SYSTEMS = ("urn:dicom:uid", "urn:ietf:rfc:3986")
 UID_PREFIX = "urn:oid:"
 
 # FHIR R4 task-status, request-status, imagingstudy-status (required bindings): what asks for something, what takes it back.
-OPEN = {
+OPEN: Mapping[str, frozenset[str]] = {
     "Task": frozenset({"requested", "received", "accepted", "ready", "in-progress", "on-hold"}),
     "ServiceRequest": frozenset({"active"}),
     "ImagingStudy": frozenset({"available"}),
 }
-REVOKED = {
+REVOKED: Mapping[str, frozenset[str]] = {
     "Task": frozenset({"cancelled", "entered-in-error"}),
     "ServiceRequest": frozenset({"revoked", "entered-in-error"}),
     "ImagingStudy": frozenset({"cancelled", "entered-in-error"}),
 }
+# Task.status by which a requester asks; of those of an order that stands, the only one that we never write ourselves.
+REQUESTED = "requested"

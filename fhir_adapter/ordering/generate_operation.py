@@ -9,7 +9,7 @@ from typing import Any
 
 from domain.errors import RequestInvalid
 from domain.identifiers import derive_fhir_id
-from domain.ordering import Order, OrderOrigin
+from domain.ordering import Order, OrderOrigin, require_storable
 from fhir_adapter.elements import objects, optional_object, optional_text, required_text
 from fhir_adapter.ordering import codes
 from fhir_adapter.ordering.reading import asked_value, with_parameter
@@ -50,7 +50,7 @@ def order_of_parameters(
     Raises
     ------
     RequestInvalid
-        If it is no Parameters resource, or a parameter is unknown, repeated or malformed.
+        If it is no Parameters resource, or a parameter is unknown, repeated, malformed or cannot be kept.
 
     References
     ----------
@@ -73,7 +73,9 @@ def order_of_parameters(
             allowed=f"one each of {', '.join(name for name, _, _ in _SINGLE)}; any number of {_ASK}",
             action="correct the call; nothing was asked for",
         ) from error
-    return replace(order, asked=asked), task_id
+    order = replace(order, asked=asked)
+    require_storable(order)
+    return order, task_id
 
 
 def operation_definition() -> Json:
@@ -156,5 +158,5 @@ def _asked(item: Mapping[str, Any]) -> Any:
 def _value(item: Mapping[str, Any]) -> Any:
     values = [item[name] for name in item if name.startswith("value")]
     if len(values) != 1:
-        raise ValueError(f"{str(item.get('name'))[:64]} has no value, or several")
+        raise ValueError(f"{str(item.get('name'))[:64]!r} has no value, or several")
     return values[0]

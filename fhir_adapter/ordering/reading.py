@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
 from domain.clinical import ClinicalFact, Coding
 from domain.errors import RequestInvalid, VeraiconError
 from domain.identifiers import PatientIdentifier, require_uid
-from domain.ordering import Order, OrderOrigin
+from domain.ordering import Order, OrderOrigin, require_storable
 from fhir_adapter.elements import (
     codes_in,
     concept,
@@ -25,6 +25,7 @@ from fhir_adapter.elements import (
     quantity,
     required_text,
 )
+from fhir_adapter.moments import parse_moment
 from fhir_adapter.ordering import codes
 from fhir_adapter.store import RawResource
 
@@ -47,7 +48,7 @@ def standing(raw: RawResource) -> Standing:
     >>> standing(RawResource({"resourceType": "Task", "status": "cancelled"})).value
     'revoked'
     """
-    kind, status = raw.resource_type, raw.body.get("status")
+    kind, status = raw.resource_type, str(raw.body.get("status"))
     if kind == "Task" and _is_report(raw.body):
         return Standing.NEITHER
     if status in codes.OPEN.get(kind, ()):
@@ -62,6 +63,44 @@ def _is_report(body: Mapping[str, Any]) -> bool:
     report = (codes.TASK_SYSTEM, codes.REPORT)
     found = [one for one in codings if isinstance(one, Mapping)] if isinstance(codings, list) else []
     return any((one.get("system"), one.get("code")) == report for one in found)
+
+
+def asks_anew(raw: RawResource, kept: object) -> bool:
+    """Tell whether a requester set a Task back to ``requested``: no status of ours, in a newer version than one kept before.
+
+    Parameters
+    ----------
+    kept : object
+        Parsed JSON of the version that was read before; one without a version is older than any other.
+
+    Examples
+    --------
+    >>> task = {"resourceType": "Task", "status": "requested", "meta": {"versionId": "3"}}
+    >>> [asks_anew(RawResource(task), {"meta": {"versionId": version}}) for version in ("2", "3", "10")]
+    [True, False, False]
+    """
+    if raw.resource_type != "Task" or raw.body.get("status") != codes.REQUESTED:
+        return False
+    number, updated = _version(raw.body)
+    kept_number, kept_updated = _version(kept)
+    if number is not None and kept_number is not None:
+        return number > kept_number
+    if updated is not None and kept_updated is not None:
+        return updated > kept_updated
+    return (number, updated) != (None, None) and (kept_number, kept_updated) == (None, None)
+
+
+def _version(body: object) -> tuple[int | None, datetime | None]:
+    """Return version and time of a resource on its server; None for each where it says none that can be compared."""
+    meta = body.get("meta") if isinstance(body, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return None, None
+    text = meta.get("versionId")
+    number = int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 20 else None
+    try:
+        return number, parse_moment(meta.get("lastUpdated"), UTC).start
+    except ValueError:
+        return number, None
 
 
 def order_of_resource(raw: RawResource, sender: str, now: datetime) -> Order:
@@ -79,7 +118,7 @@ def order_of_resource(raw: RawResource, sender: str, now: datetime) -> Order:
     Raises
     ------
     RequestInvalid
-        If it is of another type, or an element that says what is asked for is malformed.
+        If it is of another type, an element that says what is asked for is malformed, or a string of it cannot be kept.
 
     References
     ----------
@@ -88,13 +127,15 @@ def order_of_resource(raw: RawResource, sender: str, now: datetime) -> Order:
     """
     reader = _READERS.get(raw.resource_type)
     if reader is None:
-        raise _invalid(f"a resource of type {raw.resource_type[:32] or 'none'}", ", ".join(_READERS))
+        raise _invalid(f"a resource of type {raw.resource_type[:32]!r}", ", ".join(_READERS))
     order = Order(OrderOrigin.FHIR, sender, raw.reference, raw.resource_type, now)
     try:
         required_text(raw.body, "id")
-        return reader(order, raw.body)
+        read = reader(order, raw.body)
     except ValueError as error:
         raise _invalid(f"a {raw.resource_type} in which {error}", f"a {raw.resource_type} as FHIR R4 defines it") from error
+    require_storable(read)
+    return read
 
 
 def asked_value(kind: str, value: object) -> ClinicalFact:
@@ -107,7 +148,7 @@ def asked_value(kind: str, value: object) -> ClinicalFact:
     """
     read = quantity(value)
     if isinstance(read, str):
-        raise ValueError(f"the value asked for {kind[:64]} cannot be used: {read}")
+        raise ValueError(f"the value asked for {kind[:64]!r} cannot be used: {read}")
     return ClinicalFact((Coding(codes.MEASUREMENT_SYSTEM, kind),), kind, read[0], read[1], None, "request")
 
 
@@ -137,7 +178,7 @@ def study_of_focus(raw: RawResource) -> tuple[str, str]:
     Raises
     ------
     RequestInvalid
-        If it says neither.
+        If it says neither, or what it says cannot be kept.
     """
     try:
         study_uid, accession = study_uid_of(raw.body), accession_of(raw.body)
@@ -147,6 +188,7 @@ def study_of_focus(raw: RawResource) -> tuple[str, str]:
         raise _invalid(
             f"a {raw.resource_type} without a study UID and an accession number", "one of them among its identifiers"
         )
+    require_storable(study_uid, accession)
     return study_uid, accession
 
 

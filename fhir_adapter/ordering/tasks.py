@@ -23,9 +23,10 @@ _STATUS_OF_ORDER = {
 }
 _ENDED = frozenset({"attested", "rejected", "failed", "cancelled"})
 # FHIR R4 Task state machine: from these nobody goes on.
-FINAL = frozenset({"completed", "cancelled", "failed", "rejected", "entered-in-error"})
+_FINAL = frozenset({"completed", "cancelled", "failed", "rejected", "entered-in-error"})
 # What only the requester sets.
 OF_THE_REQUESTER = frozenset({"cancelled", "entered-in-error"})
+_CANCELLED_HERE = "somebody at this site cancelled what was asked for; ask them, or order again"
 _SYNTHETIC = {"system": "https://veraicon.dev/CodeSystem/label", "code": "synthetic"}
 
 
@@ -53,8 +54,8 @@ class Progress:
 def task_status(progress: Progress) -> str:
     """Return Task.status: of the order, and once it has requests of its jobs.
 
-    Volumes that were rejected by a check are an execution that did not lead to anything: ``failed``; FHIR's ``rejected`` is an
-    order that was never begun.
+    Volumes that were rejected by a check, and jobs that somebody here cancelled, are an execution that did not lead to
+    anything: ``failed``; FHIR's ``rejected`` is an order that was never begun, and ``cancelled`` what its requester took back.
 
     References
     ----------
@@ -65,9 +66,7 @@ def task_status(progress: Progress) -> str:
     states = [job.state for job in progress.jobs]
     if any(state not in _ENDED for state in states):
         return "on-hold" if all(state in _ENDED or state == "held" for state in states) else "in-progress"
-    if "attested" in states:
-        return "completed"
-    return "cancelled" if states and set(states) == {"cancelled"} else "failed"
+    return "completed" if "attested" in states else "failed"
 
 
 def amended_task(task: Mapping[str, Any], progress: Progress) -> Json | None:
@@ -75,7 +74,7 @@ def amended_task(task: Mapping[str, Any], progress: Progress) -> Json | None:
 
     Everything that is not ours to say stays as it was read.
     """
-    if task.get("status") in OF_THE_REQUESTER:
+    if str(task.get("status")) in OF_THE_REQUESTER:
         return None
     told = _told(progress)
     changed = {**task, **told}
@@ -84,6 +83,11 @@ def amended_task(task: Mapping[str, Any], progress: Progress) -> Json | None:
             changed.pop(name, None)
     same = {name: task.get(name) for name in changed if name != "lastModified"}
     return None if same == {name: value for name, value in changed.items() if name != "lastModified"} else changed
+
+
+def has_ended(task: Mapping[str, Any]) -> bool:
+    """Tell whether a Task has a status from which FHIR knows no next one."""
+    return str(task.get("status")) in _FINAL
 
 
 def report_task(order: Order, progress: Progress) -> Json:
@@ -162,12 +166,14 @@ def _reason(progress: Progress) -> Json | None:
     """Return our error as a coded reason with its words: the order's, else that of the first job that did not succeed."""
     errors: Sequence[Mapping[str, str]] = [progress.error] if progress.error else []
     if progress.state is OrderState.REQUESTED:
-        errors = [dict(job.error) for job in progress.jobs if job.state != "attested" and job.error]
+        errors = [dict(job.error) for job in progress.jobs if job.state not in ("attested", "cancelled") and job.error]
     if errors:
         first = errors[0]
         words = f"found {first.get('found', '')}; allowed: {first.get('allowed', '')}; next: {first.get('next', '')}"
         return {"coding": [{"system": ERROR_SYSTEM, "code": first.get("code", "VI-0000")}], "text": words}
-    return {"text": progress.reason} if progress.reason else None
+    cancelled = any(job.state == "cancelled" for job in progress.jobs) and task_status(progress) == "failed"
+    words = progress.reason or (_CANCELLED_HERE if cancelled else "")
+    return {"text": words} if words else None
 
 
 def _outputs(job: JobNews) -> list[Json]:

@@ -1,14 +1,11 @@
-"""Bulk data of a FHIR server: kick-off, status, files. Each call is one step; whoever calls keeps what it returned.
-
-Every line is parsed while it is written, so a file that arrived is known to be readable, or its bad lines are known by number.
-"""
+"""Bulk data of a FHIR server: kick-off, status, files. Each call is one step; whoever calls keeps what it returned."""
 
 from __future__ import annotations
 
-import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -21,13 +18,16 @@ import httpx
 from domain.errors import PeerAnswerInvalid, PeerUnreachable, RequestInvalid
 from fhir_adapter.json_text import parse_json
 from fhir_adapter.search import require_resource_type, split_reference
-from fhir_adapter.server.addresses import origin_text, require_base_url, require_token
+from fhir_adapter.server.addresses import origin_text, require_base_url
 from fhir_adapter.server.answers import invalid, require_success
-from fhir_adapter.server.retrying import RetryPolicy, may_retry
+from fhir_adapter.server.bulk_files import Arrived, ExportFile, write_file
+from fhir_adapter.server.exchange import Answer, ClientLimits, Exchange
+from fhir_adapter.server.retrying import RetryPolicy
 
 NDJSON = "application/fhir+ndjson"
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
-_LONGEST_LINE = 64 * 1024 * 1024
+_LARGEST_MANIFEST = 16 * 1024 * 1024
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,6 @@ class ExportRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class ExportFile:
-    """One file of a finished export; `kind` is ``output``, ``error`` or ``deleted``."""
-
-    kind: str
-    resource_type: str
-    url: str = field(repr=False)
-    count: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """The manifest of a finished export."""
 
@@ -74,16 +64,6 @@ class Waiting:
 
     wait_s: float | None
     progress: str
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A file on disk: size in bytes, lines, SHA-256 in hex, and the numbers of lines that are no such resource."""
-
-    size: int
-    lines: int
-    sha256: str
-    bad_lines: tuple[int, ...]
 
 
 class BulkClient:
@@ -114,18 +94,19 @@ class BulkClient:
         verify: Any = True,
         retry: RetryPolicy | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.base_url = require_base_url(base_url)
-        self._token = bearer_token or (lambda: None)
+        limits = ClientLimits(read_timeout_s=timeout_s, answer_bytes=_LARGEST_MANIFEST)
+        self._wire = Exchange(base_url, bearer_token=bearer_token, limits=limits, retry=retry, verify=verify, sleep=sleep)
+        self.base_url = self._wire.base_url
         self._origins = {origin_text(self.base_url), *(origin_text(require_base_url(one)) for one in file_origins)}
-        self._retry, self._sleep = retry or RetryPolicy(), sleep
-        self._http = httpx.Client(timeout=timeout_s, verify=verify, follow_redirects=False)
+        self._monotonic = monotonic
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._http.close()
+        self._wire.close()
 
     def kick_off(self, request: ExportRequest) -> str:
         """Start an export; return the address of its status.
@@ -142,22 +123,22 @@ class BulkClient:
         if request.since:
             asked["_since"] = request.since
         url = f"{self.base_url}/{where}/$export?{urlencode(asked)}"
-        answer = self._ask("GET", url, {"Accept": "application/fhir+json", "Prefer": "respond-async"}, idempotent=False)
-        if answer.status_code != HTTPStatus.ACCEPTED:
-            require_success(answer.status_code, answer.content)
-            raise invalid(f"status {answer.status_code} to an export", "202 with Content-Location")
+        answer = self._send("GET", url, {"Prefer": "respond-async"}, idempotent=False)
+        if answer.status != HTTPStatus.ACCEPTED:
+            require_success(answer.status, answer.content)
+            raise invalid(f"status {answer.status} to an export", "202 with Content-Location")
         return self._require_near(answer.headers.get("Content-Location", ""))
 
     def status(self, status_url: str) -> Waiting | Finished | None:
         """Return how far an export is; None where the server no longer knows it."""
-        answer = self._ask("GET", self._require_near(status_url), {"Accept": "application/json"})
-        if answer.status_code in _GONE:
+        answer = self._send("GET", self._require_near(status_url), {"Accept": "application/json"})
+        if answer.status in _GONE:
             return None
-        if answer.status_code == HTTPStatus.ACCEPTED:
+        if answer.status == HTTPStatus.ACCEPTED:
             asked = RetryPolicy(longest_wait_s=600.0).wait_s(1, answer.headers.get("Retry-After"), now=datetime.now(UTC))
             return Waiting(asked if "Retry-After" in answer.headers else None, answer.headers.get("X-Progress", "")[:100])
         if not answer.is_success:
-            require_success(answer.status_code, answer.content)
+            require_success(answer.status, answer.content)
         return _manifest(answer.content)
 
     def download(self, file: ExportFile, path: Path, *, with_token: bool) -> Arrived | None:
@@ -166,66 +147,32 @@ class BulkClient:
         Raises
         ------
         PeerUnreachable
-            If it did not arrive whole.
+            If it did not arrive whole, or comes at less than 1 KiB/s.
         """
-        url = self._require_near(file.url)
-        for attempt in range(1, self._retry.attempts + 1):
-            try:
-                with self._http.stream("GET", url, headers=self._headers({"Accept": NDJSON}, with_token)) as response:
-                    if response.status_code in _GONE:
-                        return None
-                    if response.is_success:
-                        return _written(response, path, file.resource_type)
-                    response.read()
-                    if attempt == 1 and self._forgot(response):
-                        continue
-                    if not may_retry(response.status_code, idempotent=True) or attempt == self._retry.attempts:
-                        require_success(response.status_code, response.content)
-                    asked = response.headers.get("Retry-After")
-            except httpx.TransportError as error:
-                if attempt == self._retry.attempts:
-                    raise _unreachable(error, url) from error
-                asked = None
-            self._sleep(self._retry.wait_s(attempt, asked, now=datetime.now(UTC)))
-        raise invalid("no answer that could be used", "the file")
+        written: list[Arrived] = []
+
+        def take(response: httpx.Response) -> None:
+            written.append(write_file(response, path, file, self._monotonic))
+
+        answer = self._send("GET", self._require_near(file.url), {"Accept": NDJSON}, with_token=with_token, take=take)
+        if answer.status in _GONE:
+            return None
+        if not answer.is_success:
+            require_success(answer.status, answer.content)
+            raise invalid(f"status {answer.status} for a file", "the file")
+        return written[-1]
 
     def delete(self, status_url: str) -> bool:
         """Tell the server that its copy is no longer needed; whether it took that."""
-        answer = self._ask("DELETE", self._require_near(status_url), {"Accept": "application/fhir+json"})
-        return answer.is_success or answer.status_code in _GONE
+        answer = self._send("DELETE", self._require_near(status_url), {})
+        return answer.is_success or answer.status in _GONE
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str], *, idempotent: bool = True) -> httpx.Response:
-        attempt = 1
-        while True:
-            last = attempt >= self._retry.attempts
-            try:
-                answer = self._http.request(method, url, headers=self._headers(headers, True))
-            except httpx.TransportError as error:
-                if last or not (idempotent or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)):
-                    raise _unreachable(error, url) from error
-                asked = None
-            else:
-                if attempt == 1 and self._forgot(answer):
-                    attempt += 1
-                    continue
-                if last or not may_retry(answer.status_code, idempotent=idempotent):
-                    return answer
-                asked = answer.headers.get("Retry-After")
-            self._sleep(self._retry.wait_s(attempt, asked, now=datetime.now(UTC)))
-            attempt += 1
-
-    def _forgot(self, answer: httpx.Response) -> bool:
-        """Drop a token that was refused, where another one can be had."""
-        sent = answer.request.headers.get("Authorization", "").removeprefix("Bearer ")
-        forget = getattr(self._token, "forget", None)
-        if answer.status_code != HTTPStatus.UNAUTHORIZED or not sent or forget is None:
-            return False
-        forget(sent)
-        return True
-
-    def _headers(self, headers: Mapping[str, str], with_token: bool) -> dict[str, str]:
-        token = self._token() if with_token else None
-        return dict(headers) | ({"Authorization": f"Bearer {require_token(token)}"} if token else {})
+    def _send(self, method: str, url: str, headers: Mapping[str, str], *, idempotent: bool = True, **more: Any) -> Answer:
+        try:
+            return self._wire.send(method, url, headers=headers, idempotent=idempotent, **more)
+        except PeerUnreachable as error:
+            again = "run the same command again: it goes on where it stopped"
+            raise PeerUnreachable(f"{error.found} during an export", allowed=error.allowed, action=again) from error
 
     def _require_near(self, url: str) -> str:
         """Another origin would get our token and choose what we take for the cohort."""
@@ -243,37 +190,17 @@ class BulkClient:
         return absolute
 
 
-def _written(response: httpx.Response, path: Path, resource_type: str) -> Arrived:
-    digest, size, lines, bad, rest = hashlib.sha256(), 0, 0, list[int](), bytearray()
+def require_instant(text: object) -> datetime:
+    """Return a FHIR instant.
 
-    def take(line: bytes) -> None:
-        nonlocal lines
-        lines += 1
-        if line.strip() and not _is_resource(line, resource_type):
-            bad.append(lines)
-
-    with path.open("wb") as stream:
-        for part in response.iter_bytes(1024 * 1024):
-            stream.write(part)
-            digest.update(part)
-            size += len(part)
-            *whole, tail = (bytes(rest) + part).split(b"\n") if b"\n" in part else (bytes(rest) + part,)
-            for line in whole:
-                take(line)
-            rest = bytearray(tail)
-            if len(rest) > _LONGEST_LINE:
-                raise invalid(f"a line of more than {_LONGEST_LINE} bytes in a bulk file", "one resource in a line")
-        if rest.strip():
-            take(bytes(rest))
-    return Arrived(size, lines, digest.hexdigest(), tuple(bad))
-
-
-def _is_resource(line: bytes, resource_type: str) -> bool:
-    try:
-        value = parse_json(line)
-    except ValueError:
-        return False
-    return isinstance(value, dict) and value.get("resourceType") == resource_type and isinstance(value.get("id", ""), str)
+    Raises
+    ------
+    ValueError
+        If it is none: a date alone, a time without a zone, another text.
+    """
+    if not isinstance(text, str) or not _INSTANT.fullmatch(text):
+        raise ValueError("no FHIR instant")
+    return datetime.fromisoformat(text)
 
 
 def _manifest(content: bytes) -> Finished:
@@ -289,9 +216,11 @@ def _manifest(content: bytes) -> Finished:
             for kind in ("output", "error", "deleted")
             for one in value.get(kind) or ()
         ]
-        return Finished(str(value["transactionTime"]), bool(value["requiresAccessToken"]), tuple(files))
+        require_instant(value["transactionTime"])
+        return Finished(value["transactionTime"], bool(value["requiresAccessToken"]), tuple(files))
     except (ValueError, KeyError, TypeError, AttributeError, RequestInvalid) as error:
-        raise invalid("a manifest of an export that cannot be read", "transactionTime, requiresAccessToken, output") from error
+        allowed = "transactionTime (an instant with its zone), requiresAccessToken, output"
+        raise invalid("a manifest of an export that cannot be read", allowed) from error
 
 
 _TYPE_OF = {"error": "OperationOutcome", "deleted": "Bundle"}
@@ -299,11 +228,3 @@ _TYPE_OF = {"error": "OperationOutcome", "deleted": "Bundle"}
 
 def _require_id(identity: str) -> str:
     return split_reference(f"Group/{identity}")[1]
-
-
-def _unreachable(error: httpx.TransportError, url: str) -> PeerUnreachable:
-    return PeerUnreachable(
-        found=f"{type(error).__name__} at {origin_text(url)} during an export",
-        allowed="a whole answer",
-        action="run the same command again: it goes on where it stopped",
-    )

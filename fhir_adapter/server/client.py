@@ -97,6 +97,11 @@ class FhirClient:
         self._wire.close()
 
     @property
+    def base_url(self) -> str:
+        """Where the server is; references below it are its own."""
+        return self._base_url
+
+    @property
     def requests(self) -> int:
         """Requests sent so far, repeats included."""
         return self._wire.requests

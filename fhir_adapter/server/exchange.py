@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,6 +16,7 @@ import structlog
 from domain.errors import PeerUnreachable
 from fhir_adapter.server.addresses import origin_text, require_base_url, require_token
 from fhir_adapter.server.answers import invalid
+from fhir_adapter.server.bodies import whole_body
 from fhir_adapter.server.retrying import RetryPolicy, may_retry
 
 _log = structlog.get_logger()
@@ -71,6 +72,21 @@ class Answer:
     headers: httpx.Headers
     content: bytes = field(repr=False)
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: str
+    content: bytes | None
+    headers: Mapping[str, str]
+    with_token: bool
+    take: Callable[[httpx.Response], None] | None
+
 
 class Exchange:
     """Sends requests to one server; parameters as `fhir_adapter.server.client.FhirClient` has them.
@@ -85,7 +101,7 @@ class Exchange:
         self,
         base_url: str,
         *,
-        bearer_token: str | Callable[[], str] | None = None,
+        bearer_token: str | Callable[[], str | None] | None = None,
         limits: ClientLimits | None = None,
         retry: RetryPolicy | None = None,
         verify: Any = True,
@@ -108,17 +124,47 @@ class Exchange:
         if isinstance(self._token, Renewable):
             self._token.close()
 
-    def send(self, method: str, url: str, content: bytes | None = None, content_type: str = "", *, idempotent: bool) -> Answer:
-        """Send a request, again where that is safe, and return the whole answer whatever its status."""
+    def send(
+        self,
+        method: str,
+        url: str,
+        content: bytes | None = None,
+        content_type: str = "",
+        *,
+        idempotent: bool,
+        headers: Mapping[str, str] | None = None,
+        with_token: bool = True,
+        take: Callable[[httpx.Response], None] | None = None,
+    ) -> Answer:
+        """Send a request, again where that is safe, and return the whole answer whatever its status.
+
+        Parameters
+        ----------
+        headers : mapping or None
+            In place of ours, or beside them.
+        with_token : bool
+            Whether who answers may have our token.
+        take : callable or None
+            Reads the body of a 2xx answer, anew at each attempt, instead of having it returned.
+
+        Raises
+        ------
+        PeerUnreachable, PeerAnswerInvalid
+            If no whole answer came, or none with another status than 429, 502, 503 or 504.
+        """
+        sent = {**({"Content-Type": content_type} if content_type else {}), **(headers or {})}
+        return self._repeated(_Request(method, url, content, sent, with_token, take), idempotent=idempotent)
+
+    def _repeated(self, request: _Request, *, idempotent: bool) -> Answer:
         attempt, renewals = 1, 1
         while True:
             last = attempt >= self._retry.attempts
             try:
-                answer = self._once(method, url, content, content_type)
+                answer = self._once(request)
             except httpx.TransportError as error:
                 # A connection that never stood has carried nothing; after that only an idempotent request may be repeated.
                 if last or not (idempotent or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)):
-                    raise self._unreachable(error) from error
+                    raise self._unreachable(error, request.url) from error
                 retry_after, reason = None, type(error).__name__
             else:
                 if answer.status == HTTPStatus.UNAUTHORIZED and self._renewed(renewals):
@@ -127,64 +173,52 @@ class Exchange:
                 if not may_retry(answer.status, idempotent=idempotent):
                     return answer
                 if last:
-                    raise self._still_busy(answer.status)
+                    raise self._still_busy(answer.status, request.url)
                 retry_after, reason = answer.headers.get("Retry-After"), f"HTTP {answer.status}"
             wait_s = self._retry.wait_s(attempt, retry_after, now=self._clock())
             _log.info("FHIR request waits for another attempt", attempt=attempt, wait_s=wait_s, reason=reason)
             self._sleep(wait_s)
             attempt += 1
 
-    def _once(self, method: str, url: str, content: bytes | None, content_type: str) -> Answer:
-        end = time.monotonic() + self.limits.answer_timeout_s
+    def _once(self, request: _Request) -> Answer:
+        end_s = time.monotonic() + self.limits.answer_timeout_s
         self.requests += 1
-        with self._http.stream(method, url, content=content, headers=self._headers(content_type)) as response:
-            return Answer(response.status_code, response.headers, self._content(response, end))
+        headers = self._headers(request)
+        with self._http.stream(request.method, request.url, content=request.content, headers=headers) as response:
+            if request.take is not None and response.is_success:
+                request.take(response)
+                return Answer(response.status_code, response.headers, b"")
+            content = whole_body(response, invalid, limit=self.limits.answer_bytes, end_s=end_s)
+            return Answer(response.status_code, response.headers, content)
 
-    def _content(self, response: httpx.Response, end: float) -> bytes:
-        # A body packed several times over grows a thousandfold with each layer before a limit can be looked at.
-        if "," in response.headers.get("Content-Encoding", ""):
-            raise invalid("a body that is packed several times", "one Content-Encoding")
-        received = bytearray()
-        try:
-            for part in response.iter_bytes():
-                received += part
-                if len(received) > self.limits.answer_bytes:
-                    raise invalid(f"an answer of more than {self.limits.answer_bytes} bytes", "smaller answers")
-                if time.monotonic() > end:
-                    raise httpx.ReadTimeout("whole answer not in time", request=response.request)
-        except httpx.DecodingError as error:
-            raise invalid("a body that its Content-Encoding does not decode", "the encoding that the header names") from error
-        return bytes(received)
-
-    def _headers(self, content_type: str) -> dict[str, str]:
+    def _headers(self, request: _Request) -> dict[str, str]:
         # HAPI answers a search from its cache for 60 s unless told otherwise.
         headers = {"Accept": FHIR_JSON, "Cache-Control": "no-cache", "Prefer": "return=minimal, handling=strict"}
-        if content_type:
-            headers["Content-Type"] = content_type
-        token = self._token() if callable(self._token) else self._token
+        headers |= request.headers
+        token = (self._token() if callable(self._token) else self._token) if request.with_token else None
         if token:
             headers["Authorization"] = f"Bearer {require_token(token)}"
-            self._sent.token = token
+        self._sent.token = token or ""
         return headers
 
     def _renewed(self, renewals: int) -> bool:
         """Drop the token that was refused, where another can be had; a request with status 401 was not acted upon."""
-        if not renewals or not isinstance(self._token, Renewable):
+        if not renewals or not self._sent.token or not isinstance(self._token, Renewable):
             return False
         self._token.forget(self._sent.token)
         _log.info("access token was refused: another is fetched once")
         return True
 
-    def _unreachable(self, error: httpx.TransportError) -> PeerUnreachable:
+    def _unreachable(self, error: httpx.TransportError, url: str) -> PeerUnreachable:
         return PeerUnreachable(
-            found=f"{type(error).__name__} at {origin_text(self.base_url)}",
+            found=f"{type(error).__name__} at {origin_text(url)}",
             allowed=f"an answer within {self.limits.read_timeout_s:g} s",
             action="check the FHIR server's address and that it runs; the job tries again",
         )
 
-    def _still_busy(self, status: int) -> PeerUnreachable:
+    def _still_busy(self, status: int, url: str) -> PeerUnreachable:
         return PeerUnreachable(
-            found=f"HTTP status {status} from {origin_text(self.base_url)} at {self._retry.attempts} attempts",
+            found=f"HTTP status {status} from {origin_text(url)} at {self._retry.attempts} attempts",
             allowed="an answer",
             action="wait until the FHIR server has capacity; the job tries again",
         )

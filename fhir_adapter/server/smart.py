@@ -7,6 +7,7 @@ One token serves all threads; whoever finds it too old gets the next one, and th
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -23,6 +24,7 @@ import structlog
 from domain.errors import ConfigurationError, PeerAnswerInvalid, PeerRefused, PeerUnreachable
 from fhir_adapter.json_text import parse_json
 from fhir_adapter.server.addresses import origin_text, require_base_url
+from fhir_adapter.server.bodies import whole_body
 from fhir_adapter.server.client_keys import ClientKey
 
 _log = structlog.get_logger()
@@ -81,7 +83,7 @@ class BackendServices:
     verify : ssl.SSLContext or bool
         As in httpx.
     timeout_s : float
-        For each answer.
+        Longest silence of either server; a whole answer may take twice as long.
     clock, monotonic : callable
         Injected for tests.
 
@@ -106,6 +108,8 @@ class BackendServices:
         self._base_url = require_base_url(base_url)
         self._client_id, self._key, self._scopes = client_id, key, scopes
         self._endpoint = require_base_url(token_endpoint) and token_endpoint if token_endpoint else ""
+        self._found = ""
+        self._answer_timeout_s = 2 * timeout_s
         self._clock, self._monotonic = clock, monotonic
         self._http = httpx.Client(timeout=timeout_s, verify=verify, follow_redirects=False)
         self._held: Granted | None = None
@@ -142,14 +146,15 @@ class BackendServices:
                 self._held = None
 
     def _ask(self) -> Granted:
-        endpoint = self._endpoint or self._discovered()
+        found, self._found = self._found, ""
+        endpoint = self._endpoint or found or self._discovered()
         asked_at = self._monotonic()
         status, headers, body = self._answer(lambda: self._token_request(endpoint), origin_text(endpoint))
         if status != 200:
             raise self._refusal(status, headers, body)
         granted = self._granted(body, asked_at)
-        # A changed endpoint is found out when it refuses us: the next try discovers again.
-        self._endpoint = self._endpoint or endpoint
+        # Kept only while it works: tokens may be given elsewhere tomorrow, so after any failure it is looked up again.
+        self._found = endpoint
         _log.info("access token for the FHIR server", scopes=len(granted.scopes))
         return granted
 
@@ -210,22 +215,17 @@ class BackendServices:
 
     def _answer(self, request: Callable[[], httpx.Request], origin: str) -> tuple[int, httpx.Headers, Mapping[str, Any] | None]:
         """Return status, headers and JSON object of an answer; None where it holds none."""
+        end_s = time.monotonic() + self._answer_timeout_s
         try:
             response = self._http.send(request(), stream=True)
-            try:
-                received = bytearray()
-                for part in response.iter_bytes():
-                    received += part
-                    if len(received) > _LARGEST_ANSWER:
-                        raise _invalid(f"an answer of more than {_LARGEST_ANSWER} bytes")
-            finally:
-                response.close()
-        except (httpx.TransportError, httpx.DecodingError) as error:
+            with contextlib.closing(response):
+                received = whole_body(response, _wrong_body, limit=_LARGEST_ANSWER, end_s=end_s)
+        except httpx.TransportError as error:
             raise _away(f"{type(error).__name__} at the authorization server {origin}") from error
         if response.status_code == 429 or response.status_code >= 500:
             raise _away(f"HTTP status {response.status_code} from the authorization server {origin}")
         try:
-            body = parse_json(bytes(received))
+            body = parse_json(received)
         except ValueError:
             body = None
         return response.status_code, response.headers, body if isinstance(body, Mapping) else None
@@ -280,6 +280,14 @@ def _invalid(found: str) -> PeerAnswerInvalid:
     return PeerAnswerInvalid(
         found=f"{found} from the authorization server",
         allowed="an answer as RFC 6749 section 5 has it, with expires_in",
+        action="check [fhir] token_endpoint and the authorization server's log, then retry the job",
+    )
+
+
+def _wrong_body(found: str, allowed: str) -> PeerAnswerInvalid:
+    return PeerAnswerInvalid(
+        found=f"{found} from the authorization server",
+        allowed=allowed,
         action="check [fhir] token_endpoint and the authorization server's log, then retry the job",
     )
 

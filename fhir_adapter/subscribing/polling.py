@@ -1,6 +1,6 @@
 """Asks a FHIR server what has changed since the last time: closes the gaps of every subscription, and needs none.
 
-The time that counts is the server's (``meta.lastUpdated``), never ours, so a clock that is wrong on either side loses nothing.
+The time that counts is the server's (``meta.lastUpdated``); ours only says which of them lie ahead and count for nothing.
 Every resource is looked at by two polls at least: a page of a result that shifts while it is read may lack one, the next poll
 finds it.
 """
@@ -102,6 +102,7 @@ def poll(
     take: Callable[[RawResource], None],
     *,
     overlap: timedelta,
+    now: datetime,
 ) -> Watermark:
     """Give every resource that changed to `take`, and return the watermark of the next poll.
 
@@ -111,6 +112,10 @@ def poll(
         Keeps what it is given before it returns; an error of it ends the poll, and the watermark stays.
     overlap : timedelta
         How far before the watermark the poll begins: transactions do not end in the order of their times.
+    now : datetime
+        Time of our clock; aware. What has a later time is taken too, but never moves the watermark: a resource that was
+        imported with a time in the future would hide all that comes until then. Where the server's clock is ahead of ours,
+        the poll only reads more than it had to.
 
     Raises
     ------
@@ -121,6 +126,7 @@ def poll(
     ----------
     FHIR R4 search, ``_lastUpdated``; Resource.meta.lastUpdated.
     """
+    watermark = Watermark(*(at if at is not None and at <= now else None for at in (watermark.newest, watermark.before)))
     newest, timeless = watermark.newest, None
     for raw in store.search(criteria.resource_type, _parameters(criteria, watermark, overlap)):
         take(raw)
@@ -129,7 +135,7 @@ def poll(
         except PeerAnswerInvalid as error:  # told at the end: what comes after it must not wait
             timeless = error
             continue
-        newest = at if newest is None or at > newest else newest
+        newest = at if at <= now and (newest is None or at > newest) else newest
     if timeless is not None:
         raise timeless
     return replace(watermark, newest=newest, before=watermark.newest)

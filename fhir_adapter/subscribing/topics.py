@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from domain.errors import RequestInvalid
@@ -104,8 +105,8 @@ def parse_notification(body: object) -> Notification:
         ) from error
 
 
-def missing_numbers(last: int, notification: Notification) -> range:
-    """Return the numbers of events that a notification shows to have been missed.
+def missing_numbers(last: int, notification: Notification) -> tuple[range, ...]:
+    """Return the numbers of events that happened and that a notification does not bring, before, between and after its own.
 
     Parameters
     ----------
@@ -115,22 +116,35 @@ def missing_numbers(last: int, notification: Notification) -> range:
     Examples
     --------
     >>> missing_numbers(4, Notification("event-notification", "active", 7, (TopicEvent(7, ""),)))
-    range(5, 7)
+    (range(5, 7),)
     """
-    heard = [event.number for event in notification.events]
-    counted = notification.events_since_start
-    first = min(heard) if heard else (counted + 1 if counted is not None else last + 1)
-    return range(last + 1, max(first, last + 1))
+    brought = sorted({event.number for event in notification.events if event.number > last})
+    edges = [last, *brought, highest_number(last, notification) + 1]
+    gaps = (range(before + 1, after) for before, after in pairwise(edges))
+    return tuple(gap for gap in gaps if gap)
+
+
+def highest_number(last: int, notification: Notification) -> int:
+    """Return the number of the latest event that is known of after a notification; `last` is the one known of before it."""
+    return max([last, *(event.number for event in notification.events), notification.events_since_start or 0])
 
 
 def restarted(last: int, notification: Notification) -> bool:
     """Tell whether the server counts from the beginning again: the subscription was made anew.
 
-    A notification of an event says less than we know where it was overtaken by a later one; the other kinds are made when they
-    are sent, and say how it stands.
+    The other kinds are made when they are sent, and say how it stands; of an event see `is_behind`.
     """
+    return notification.kind != "event-notification" and _counts_less(last, notification)
+
+
+def is_behind(last: int, notification: Notification) -> bool:
+    """Tell whether the notification of an event counts fewer than we know: a later one overtook it, or the count began anew."""
+    return notification.kind == "event-notification" and _counts_less(last, notification)
+
+
+def _counts_less(last: int, notification: Notification) -> bool:
     counted = notification.events_since_start
-    return notification.kind != "event-notification" and counted is not None and counted < last
+    return counted is not None and counted < last
 
 
 def _status_of(body: object) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_adapter.bundles import prepare_intake
+from fhir_adapter.local.intake import prepare_intake
 from tests.peers.orthanc import Orthanc, running_orthanc
 from tests.peers.veraicon_site import VeraiconSite, veraicon_site
 from veraicon.asking import request_from

@@ -162,13 +162,17 @@ def test_bad_lines_are_named_by_number_deletions_are_honoured_and_the_token_goes
     gone = {"resourceType": "Bundle", "type": "transaction", "entry": [{"request": {"method": "DELETE", "url": "Patient/p2"}}]}
     files = {
         "/p": _lines(patient(id="p1"), patient(id="p2")) + b'{"resourceType": "Patient", "name": "Secret\n',
-        "/o": _lines(observation(subject={"reference": "Patient/p1"}), patient(id="p3")),
+        "/o": _lines(
+            observation(subject={"reference": "Patient/p1"}),
+            patient(id="p3"),
+            observation("o9", subject={"reference": "https://other.example/fhir/Patient/p1"}),
+        ),
         "/d": _lines(gone),
         "/e": _lines({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "processing"}]}),
     }
     manifest = {
         "transactionTime": "2026-03-01T00:00:00Z", "request": "r", "requiresAccessToken": False,
-        "output": [{"type": "Patient", "url": "BASE/p"}, {"type": "Observation", "url": "BASE/o", "count": 2}],
+        "output": [{"type": "Patient", "url": "BASE/p"}, {"type": "Observation", "url": "BASE/o", "count": 3}],
         "deleted": [{"type": "Bundle", "url": "BASE/d"}], "error": [{"type": "OperationOutcome", "url": "BASE/e"}],
     }  # fmt: skip
     seen: list[tuple[str, str | None]] = []
@@ -182,6 +186,7 @@ def test_bad_lines_are_named_by_number_deletions_are_honoured_and_the_token_goes
     report = write_facts([folder], tmp_path / "facts.jsonl", salt=SALT)
     assert report.patients == 1, report
     assert report.left_out["line that is no such resource"] == 2
+    assert (report.facts, report.left_out["resource of no patient"]) == (1, 1), "another server's Patient/p1 is somebody else"
     assert "Secret" not in (folder / "cohort.json").read_text()
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import veraicon
 from dicom_node.reading import read_volume
 from domain.errors import OutputRecalled, RequestInvalid
-from fhir_adapter.bundles import prepare_intake
+from fhir_adapter.local.intake import prepare_intake
 from tests.builders_main_job import small_bundle
 from tests.peers.bids_validator import bids_errors
 from tests.peers.croissant import croissant_records

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from fhir_adapter.bundles import prepare_intake
+from fhir_adapter.local.intake import prepare_intake
 from tests.builders_main_job import small_bundle
 from tests.peers.veraicon_site import ENDED, VeraiconSite, veraicon_site
 from veraicon.asking import request_from

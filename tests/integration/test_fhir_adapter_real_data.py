@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from domain.identifiers import PatientIdentifier
-from fhir_adapter.bundles import prepare_intake
 from fhir_adapter.clinical.context import clinical_context
 from fhir_adapter.clinical.ehr import EhrReader
 from fhir_adapter.clinical.statements import READERS
 from fhir_adapter.json_text import parse_json
+from fhir_adapter.local.intake import prepare_intake
 from fhir_adapter.local.store import LocalFhirStore
 from fhir_adapter.store import RawResource
-from tests.builders_fhir import SALT, embedded_engine, patient, raw, synthea_bundles
+from tests.builders_fhir import SALT, embedded_engine, patient, raw, series_of, synthea_bundles
 
 pytestmark = pytest.mark.peer("fhir-data")
 AFTER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -42,7 +41,7 @@ def test_every_synthea_patient_loads_alone_and_is_found_and_read(store, synthea)
         assert len(written) == len(bundle["entry"])
         person = bundle["entry"][0]["resource"]
         stated = person["identifier"][0]
-        (candidate,) = reader.find_patients(PatientIdentifier(stated["value"], stated["system"]))
+        (candidate,) = reader.pairing_sources(series_of(stated["value"], stated["system"])).candidates
         context = reader.snapshot(candidate.reference, AFTER)
         assert (context.birth_date, context.sex) == (person["birthDate"], person["gender"])
         facts += len(context.facts)

@@ -14,11 +14,12 @@ from domain.errors import InputError, PeerRefused
 from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid
 from domain.pairing import choose_patient
 from domain.series import ImagingSeries
-from fhir_adapter.bundles import prepare_intake, publication_bundle
+from fhir_adapter.bundles import publication_bundle
 from fhir_adapter.clinical.ehr import EhrReader
 from fhir_adapter.json_text import parse_json, write_json
+from fhir_adapter.local.intake import prepare_intake
 from fhir_adapter.local.store import LocalFhirStore
-from fhir_adapter.search import of_patient
+from fhir_adapter.search import identifier_token, of_patient
 from fhir_adapter.server.client import FhirClient
 from fhir_adapter.store import Search
 from tests.builders_fhir import (
@@ -30,6 +31,7 @@ from tests.builders_fhir import (
     observation,
     patient,
     research_consent,
+    series_of,
     synthea_bundles,
     transaction,
 )
@@ -151,11 +153,26 @@ def test_the_reader_gives_the_same_context_over_either_store(client, tmp_path, n
         for store in (client, LocalFhirStore(engine)):
             store.transact(transaction(*resources))
             reader = EhrReader(store, salt=SALT)
-            (candidate,) = reader.find_patients(PatientIdentifier(f"{name}-mrn", MRN))
+            (candidate,) = reader.pairing_sources(series_of(f"{name}-mrn")).candidates
             contexts.append(reader.snapshot(candidate.reference, SCAN))
     remote, local = contexts
     assert remote.facts == local.facts
     assert (remote.consent, remote.left_out, remote.birth_date) == (local.consent, local.left_out, local.birth_date)
+
+
+@pytest.mark.requirement("FHIR-PAIR-002")
+def test_what_is_recorded_under_a_merged_patient_is_read_with_the_survivor(client, name):
+    old, absolute = f"{name}-old", f"{client.base_url}/Patient/{name}"
+    client.transact(transaction(patient(name, mrn=f"{name}-mrn"), observation(f"{name}-o", of=name)))
+    client.transact(transaction(
+        patient(old, mrn=f"{name}-2", active=False, link=[{"type": "replaced-by", "other": {"reference": absolute}}]),
+        condition(f"{name}-c", of=old),
+    ))  # fmt: skip
+    reader = EhrReader(client, salt=SALT)
+    (candidate,) = reader.pairing_sources(series_of(f"{name}-2")).candidates
+    assert (candidate.reference, candidate.merged) == (f"Patient/{name}", (f"Patient/{old}",))
+    context = reader.snapshot(candidate.reference, SCAN, candidate.merged)
+    assert {fact.source_reference for fact in context.facts} == {f"Condition/{name}-c", f"Observation/{name}-o"}
 
 
 @pytest.mark.requirement("FHIR-REST-004")
@@ -167,9 +184,9 @@ def test_a_small_patient_costs_two_round_trips_and_no_identifier_in_a_url(sekmet
         client.transact(transaction(patient(name, mrn=f"{name}-mrn"), observation(f"{name}-o", of=name)))
         sent.clear()
         reader = EhrReader(client, salt=SALT)
-        (candidate,) = reader.find_patients(PatientIdentifier(f"{name}-mrn", MRN))
+        (found,) = client.search("Patient", {"identifier": identifier_token(PatientIdentifier(f"{name}-mrn", MRN))})
         assert len(sent) == 1
-        reader.snapshot(candidate.reference, SCAN)
+        reader.snapshot(found.reference, SCAN)
     assert len(sent) == 3  # the CapabilityStatement is read once, then everything is one batch
     assert not any(f"{name}-mrn" in str(request.url) for request in sent)
     assert parse_qs(sent[0].content.decode()) == {"identifier": [f"{MRN}|{name}-mrn"]}

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
+from dicom_node.association.tls import server_context
+from fhir_adapter.hl7v2.acknowledging import Identity, Verdict, acknowledgement
+from fhir_adapter.hl7v2.listener import Limits, MllpListener
+from fhir_adapter.hl7v2.message import read_header
 from tests.builders_hl7v2 import adt, orm
 from tests.builders_tls import Authority
 from tests.peers.hl7v2 import Engine, answered, engine, said, send
 from tests.peers.veraicon_site import VeraiconSite, veraicon_site
+from veraicon.cli import app
 from veraicon.commands import making
+from veraicon.database import connect
+from veraicon.engines import EngineService
+from veraicon.hl7v2.book import MessageBook
+from veraicon.hl7v2.tables import Hl7MessageRow
+from veraicon.orders.book import OrderBook
+from veraicon.settings import load_settings
+from veraicon.wiring import open_site
 
 _SAMPLE = Path(making.__file__).parents[1] / "sample"
 _QUIET = '[generation]\non_receive = false\nsampler_steps = 4\n[pairing]\nissuers = { HOSP = "http://hospital.example/mrn" }\n'
@@ -32,13 +50,22 @@ class Wired:
     def __init__(self, site: VeraiconSite, port: int, receiver: Engine) -> None:
         self.site, self.port, self.receiver = site, port, receiver
 
-    def messages(self) -> list[dict[str, object]]:
-        """What `veraicon hl7v2 list --json` says."""
-        return list(json.loads(self.site.run("hl7v2", "list", "--json").stdout))
+    def messages(self) -> list[Hl7MessageRow]:
+        """What the site's book has, without starting a command for it."""
+        with _books(self.site.config) as (messages, _orders):
+            return messages.recent()
 
-    def orders(self) -> list[dict[str, object]]:
-        """What `veraicon order list --json` says."""
-        return list(json.loads(self.site.run("order", "list", "--json").stdout))
+    def order_states(self) -> dict[str, str]:
+        """States of orders by id."""
+        with _books(self.site.config) as (_messages, orders):
+            return {row.order_id: row.state for row in orders.recent()}
+
+
+@contextmanager
+def _books(config: Path) -> Iterator[tuple[MessageBook, OrderBook]]:
+    opened = connect(load_settings(config))
+    yield MessageBook(opened), OrderBook(opened)
+    opened.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +115,12 @@ def test_a_repeat_is_acknowledged_again_and_done_once(wired: Wired) -> None:
     repeated = content.replace(b"20260102030405", b"20260102030500")
     answers = send(wired.port, content, content, repeated, orm("TWICE", placer="2003^RIS", study="1.2.3.2003"))
     assert [said(one) for one in answers] == [("AA", "TWICE")] * 4
-    kept = [one for one in wired.messages() if one["control_id"] == "TWICE"]
-    assert sorted(int(str(one["repeats"])) for one in kept) == [0, 2], "another order under the same number is not lost"
+    kept = [one for one in wired.messages() if one.control_id == "TWICE"]
+    assert sorted(one.repeats for one in kept) == [0, 2], "another order under the same number is not lost"
     send(wired.port, orm("BACK", placer="2002^RIS", control="CA"))
-    told = {one["order"]: one["state"] for one in wired.orders()}
-    cancelled = next(one for one in wired.messages() if one["control_id"] == "BACK")
-    assert [told[one] for one in cancelled["orders"]] == ["revoked"]  # type: ignore[attr-defined]
+    told = wired.order_states()
+    cancelled = next(one for one in wired.messages() if one.control_id == "BACK")
+    assert [told[one] for one in cancelled.orders] == ["revoked"]
 
 
 @pytest.mark.requirement("HL7-ACK-002")
@@ -125,9 +152,12 @@ def test_packets_may_cut_messages_anywhere_and_hold_several(wired: Wired) -> Non
     assert _answers(wired.port, [two], 2) == ["AA", "AA"]
 
 
-def test_a_message_that_is_too_long_ends_its_connection_only(wired: Wired) -> None:
-    assert _answers(wired.port, [b"\x0bMSH|^~\\&|" + b"x" * (2 << 20)], 1) == []
-    assert [said(one)[0] for one in send(wired.port, orm("AFTER", placer="5001", study="1.2.3.5001"))] == ["AA"]
+@pytest.mark.requirement("HL7-MLLP-001")
+def test_a_message_that_is_too_long_is_rejected_and_those_around_it_are_taken(wired: Wired) -> None:
+    long = orm("LONG", more=("NTE|1||" + "x" * (2 << 20),))
+    around = [orm(name, placer=name, study="1.2.3.5001") for name in ("BEFORE", "AFTER")]
+    stream = b"".join(b"\x0b" + one + b"\x1c\r" for one in (around[0], long, around[1]))
+    assert _answers(wired.port, [stream], 3) == ["AA", "AR", "AA"]
 
 
 @pytest.mark.requirement("HL7-KEEP-001")
@@ -137,12 +167,26 @@ def test_what_cannot_be_read_is_kept_and_answered_in_error(wired: Wired) -> None
     )
     assert [said(one) for one in answers] == [("AE", ""), ("AE", "WRONG"), ("AR", "UNDO")]
     assert str(answers[1]["ERR"][0][3]).startswith("204")
-    kept = {one["control_id"]: one for one in wired.messages() if one["state"] == "refused"}
+    kept = {one.control_id: one for one in wired.messages() if one.state == "refused"}
     assert {"", "WRONG", "UNDO"} <= set(kept)
-    shown = wired.site.run("hl7v2", "show", str(kept["WRONG"]["message_id"]), "--raw")
-    assert "P1^^^NOWHERE^MR" in shown.stdout
-    assert wired.site.run("hl7v2", "retry", str(kept["WRONG"]["message_id"])).returncode != 0
+    ours = ["--config", str(wired.site.config), "hl7v2"]
+    assert "P1^^^NOWHERE^MR" in CliRunner().invoke(app, [*ours, "show", kept["WRONG"].message_id, "--raw"]).stdout
+    assert CliRunner().invoke(app, [*ours, "retry", kept["WRONG"].message_id]).exit_code != 0
     assert "NOBODY" not in wired.site.log()
+
+
+# What `serve` runs for engines, without the rest of it.
+_ENGINES = """
+import sys, threading
+from pathlib import Path
+from veraicon.engines import EngineService
+from veraicon.settings import load_settings
+from veraicon.wiring import open_site
+
+with open_site(load_settings(Path(sys.argv[1]))) as site:
+    EngineService(site).start()
+    threading.Event().wait()
+"""
 
 
 @pytest.mark.requirement("HL7-KEEP-001")
@@ -151,45 +195,67 @@ def test_a_message_that_was_kept_when_the_process_died_is_done_once(
 ) -> None:
     port = free_port()
     with veraicon_site(tmp_path, free_port, f"{_QUIET}[hl7v2]\nport = {port}\n") as site:
-        dying = site.start("serve", environment={"VERAICON_FAULT": "hl7v2:kept"})
+        environment = {**os.environ, "VERAICON_FAULT": "hl7v2:kept"}
+        dying = subprocess.Popen([sys.executable, "-c", _ENGINES, str(site.config)], env=environment)
+        site.processes.append(dying)
         eventually(lambda: _listens(port), deadline_s=60)
         content = orm("KILL", placer="7001", study="1.2.3.7001")
         assert _answers(port, [b"\x0b" + content + b"\x1c\r"], 1) == []
         assert dying.wait(timeout=30) != 0
-        site.serve()
-        assert [said(one) for one in send(port, content)] == [("AA", "KILL")]
-        kept = json.loads(site.run("hl7v2", "list", "--json").stdout)
-        assert [(one["state"], len(one["orders"])) for one in kept] == [("done", 1)]
-        assert len(json.loads(site.run("order", "list", "--json").stdout)) == 1
+        with open_site(load_settings(site.config)) as opened:
+            service = EngineService(opened)
+            service.start()
+            eventually(lambda: [one.state for one in MessageBook(opened.engine).recent()] == ["done"], deadline_s=30)
+            assert [said(one) for one in send(port, content)] == [("AA", "KILL")]
+            service.stop()
+            assert [len(one.orders) for one in MessageBook(opened.engine).recent()] == [1]
+            assert len(opened.orders.recent()) == 1
 
 
 @pytest.mark.requirement("HL7-TLS-001")
-def test_over_tls_only_senders_with_a_certificate_of_ours_speak(
-    tmp_path: Path, free_port: Callable[[], int], eventually: Callable[..., object]
-) -> None:
+def test_over_tls_only_senders_with_a_certificate_of_ours_speak(tmp_path: Path, free_port: Callable[[], int]) -> None:
     ours, others = Authority(tmp_path / "pki", "site"), Authority(tmp_path / "pki", "other")
     server, client, stranger = ours.issue("server"), ours.issue("engine"), others.issue("stranger")
-    port, back = free_port(), free_port()
-    extra = (
-        f'{_QUIET}[hl7v2]\ntls_port = {port}\ntls_certificate = "{server.certificate}"\ntls_key = "{server.key}"\n'
-        f'tls_client_ca = "{ours.certificate}"\n[[hl7v2_destinations]]\nname = "engine"\nhost = "127.0.0.1"\nport = {back}\n'
-        f'tls = true\ntls_ca = "{ours.certificate}"\n'
+    context = server_context(certificate=server.certificate, key=server.key, client_ca=ours.certificate)
+    port = free_port()
+    listener = MllpListener(_accepted, _accepted, host="127.0.0.1", port=port, limits=Limits(), tls=context)
+    listener.start()
+    try:
+        sent = b"\x0b" + orm("TLS") + b"\x1c\r"
+        assert _answers(port, [sent], 1, tls=_client_context(ours, client.certificate, client.key)) == ["AA"]
+        assert _answers(port, [sent], 1, tls=_client_context(ours, stranger.certificate, stranger.key)) == []
+        assert _answers(port, [sent], 1) == []
+    finally:
+        listener.stop()
+
+
+def _accepted(content: bytes, _host: str) -> list[bytes]:
+    header, now = read_header(content), datetime.now(UTC)
+    told = acknowledgement(
+        header, accept=False, verdict=Verdict.ACCEPT, error=None, now=now, us=Identity(), control_id=header.control_id
     )
+    return [told]
+
+
+@pytest.mark.requirement("HL7-TLS-001")
+def test_we_speak_over_tls_with_our_certificate(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    ours = Authority(tmp_path / "pki", "site")
+    server, client = ours.issue("server"), ours.issue("engine")
     receiving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     receiving.load_cert_chain(client.certificate, client.key)
     receiving.load_verify_locations(ours.certificate)
     receiving.verify_mode = ssl.CERT_REQUIRED
-    with engine(back, tls=receiving) as receiver, veraicon_site(tmp_path / "site", free_port, extra) as site:
-        site.serve()
-        eventually(lambda: _listens(port), deadline_s=30)
-        sent = b"\x0b" + orm("TLS", placer="8001", study="1.2.3.8001") + b"\x1c\r"
-        assert _answers(port, [sent], 1, tls=_client_context(ours, client.certificate, client.key)) == ["AA"]
-        assert _answers(port, [sent], 1, tls=_client_context(ours, stranger.certificate, stranger.key)) == []
-        assert _answers(port, [sent], 1) == []
-        message = tmp_path / "message.hl7"
-        message.write_bytes(orm("WIRING").replace(b"\r", b"\n"))
-        told = site.run("hl7v2", "send", str(message), "--to", "engine")
-        assert told.returncode == 0, told.stderr
+    port, config, message = free_port(), tmp_path / "veraicon.toml", tmp_path / "message.hl7"
+    config.write_text(
+        f'[storage]\nfolder = "{tmp_path}"\n[hl7v2]\ntls_certificate = "{server.certificate}"\ntls_key = "{server.key}"\n'
+        f'[[hl7v2_destinations]]\nname = "engine"\nhost = "127.0.0.1"\nport = {port}\ntls = true\n'
+        f'tls_ca = "{ours.certificate}"\n',
+        encoding="utf-8",
+    )
+    message.write_bytes(orm("WIRING").replace(b"\r", b"\n"))
+    with engine(port, tls=receiving) as receiver:
+        told = CliRunner().invoke(app, ["--config", str(config), "hl7v2", "send", str(message), "--to", "engine"])
+        assert told.exit_code == 0, told.output
         assert "MSA|AA|WIRING" in told.stdout
         assert [str(one["MSH"][0][10]) for one in receiver.received] == ["WIRING"]
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import veraicon.replay.bundles
 from domain.errors import ReplayImpossible, VerificationFailed
-from fhir_adapter.bundles import prepare_intake
+from fhir_adapter.local.intake import prepare_intake
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card, write_card
 from generators.weights import file_digest
 from provenance.digests import pixel_digest

@@ -17,7 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from domain.errors import VerificationFailed
-from fhir_adapter.bundles import prepare_intake
+from fhir_adapter.local.intake import prepare_intake
 from provenance.canonical import sha256_digest
 from provenance.log_proof import ATTESTATION_ENTRY, proof_to_json, require_logged
 from provenance.signatures.keyring import require_valid_at

@@ -319,16 +319,24 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "dies-before":
             self._hang_up()
         else:
+            # Committed before anything is told, as a database does it: who hears half an answer may repeat at once.
             with self.state.writing(urls):
-                self._forward(body, lose=fault)
+                answer = self._asked_upstream(body)
+            self._tell(answer, lose=fault)
 
-    def _forward(self, body: bytes, *, lose: str | int | None = None) -> None:
+    def _forward(self, body: bytes) -> None:
+        self._tell(self._asked_upstream(body))
+
+    def _asked_upstream(self, body: bytes) -> httpx.Response:
         kept = {n: v for n, v in self.headers.items() if n.lower() not in ("host", "content-length", "connection", "if-match")}
         answer = self.state.http.request(
             self.command, f"{self.state.upstream}/{self._local}".rstrip("/"), headers=kept, content=body
         )
         if self.command != "GET" and answer.is_success:
             self.state.writes += 1
+        return answer
+
+    def _tell(self, answer: httpx.Response, *, lose: str | int | None = None) -> None:
         if lose == "lost-answer":
             self._hang_up()
             return

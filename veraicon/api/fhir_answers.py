@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -19,10 +20,11 @@ from fastapi import Request, Response
 from domain.errors import AnswerUnacceptable, RequestInvalid, VeraiconError
 from fhir_adapter.json_text import write_json
 from fhir_adapter.local.capabilities import SORTED_BY
-from fhir_adapter.local.index import known_parameters
+from fhir_adapter.local.index import known_parameters, parameter_kind
+from fhir_adapter.local.linking import relative_to
 from fhir_adapter.local.store import Page, Written
 from fhir_adapter.outcomes import to_outcome
-from fhir_adapter.search import IDENTIFYING
+from fhir_adapter.search import IDENTIFYING, split_escaped
 from fhir_adapter.store import RawResource
 
 FHIR_JSON = "application/fhir+json"
@@ -32,19 +34,53 @@ _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
 _CONTROLS = frozenset({"_count", "_sort", "_total", "_format", "_summary", "_page", "_pretty"})
 
 
+@dataclass(frozen=True, slots=True)
+class MediaType:
+    """A media type (RFC 9110) with its parameters; all in lower case."""
+
+    name: str
+    parameters: Mapping[str, str]
+
+
+def media_type(text: str) -> MediaType:
+    """Return one media type of a Content-Type or an Accept header.
+
+    Examples
+    --------
+    >>> media_type('application/fhir+json; fhirVersion="4.0"').parameters
+    {'fhirversion': '4.0'}
+    """
+    name, *rest = (part.strip().lower() for part in text.split(";"))
+    pairs = (part.partition("=") for part in rest)
+    return MediaType(name, {key.strip(): value.strip('" ') for key, _, value in pairs})
+
+
+def of_r4(kind: MediaType) -> bool:
+    """Tell whether a media type means FHIR R4, by name or by saying no version."""
+    return kind.parameters.get("fhirversion", "4.0") in ("4.0", "4.0.1")
+
+
 def require_json(request: Request) -> None:
-    """Refuse a caller who wants another form than JSON.
+    """Refuse a caller who wants another form than JSON, or another version than R4.
 
     Raises
     ------
     AnswerUnacceptable
-        If neither ``_format`` nor Accept allows FHIR JSON.
+        If neither ``_format`` nor Accept allows FHIR R4 JSON.
     """
     wanted = request.query_params.get("_format", "").replace(" ", "+") or request.headers.get("Accept", "")
-    if not any(form.split(";")[0].strip().lower() in _JSON_FORMS for form in wanted.split(",")):
+    if not any(_acceptable(media_type(form)) for form in wanted.split(",")):
         raise AnswerUnacceptable(
-            found="a call that takes no JSON", allowed=FHIR_JSON, action="ask for application/fhir+json, or leave Accept out"
+            found="a call that takes no FHIR R4 JSON",
+            allowed=FHIR_JSON,
+            action="ask for application/fhir+json, or leave Accept out",
         )
+
+
+def _acceptable(form: MediaType) -> bool:
+    # RFC 9110 12.4.2: a weight of zero means "not this".
+    unwanted = re.fullmatch(r"0(\.0{0,3})?", form.parameters.get("q", "1"))
+    return form.name in _JSON_FORMS and of_r4(form) and not unwanted
 
 
 def preference(request: Request, name: str) -> str:
@@ -59,6 +95,21 @@ def preference(request: Request, name: str) -> str:
 def base_of(request: Request) -> str:
     """Return the base URL under which the caller reached our FHIR service."""
     return f"{str(request.base_url).rstrip('/')}/fhir"
+
+
+def own_references(pairs: Sequence[tuple[str, str]], base: str) -> list[tuple[str, str]]:
+    """Return search parameters with references below our own base made relative, as the store holds them.
+
+    Examples
+    --------
+    >>> own_references([("patient", "http://us/fhir/Patient/a"), ("code", "http://us/fhir/Patient/a")], "http://us/fhir")
+    [('patient', 'Patient/a'), ('code', 'http://us/fhir/Patient/a')]
+    """
+    return [(name, _relative(value, base) if parameter_kind(name) == "reference" else value) for name, value in pairs]
+
+
+def _relative(value: str, base: str) -> str:
+    return ",".join(relative_to(one, {base}) for one in split_escaped(value, ","))
 
 
 def answer(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -76,20 +127,20 @@ def read_answer(resource: RawResource, request: Request) -> Response:
     return Response(resource.wire, media_type=FHIR_JSON, headers=headers)
 
 
-def write_answer(written: Written, resource: RawResource, request: Request) -> Response:
-    """Return what became of a create or an update, with the resource unless the caller prefers less."""
+def write_answer(written: Written, resource: RawResource | None, request: Request) -> Response:
+    """Return what became of a create or an update, with the resource unless the caller prefers less or may not read it."""
     headers = _version_headers(written.version, written.updated)
-    headers["Location"] = f"{base_of(request)}/{written.reference}/_history/{written.version}"
+    headers["Location"] = f"{base_of(request)}/{written.reference}"
     status = 201 if written.created else 200
     wanted = preference(request, "return")
-    if wanted == "minimal":
-        return Response(status_code=status, headers=headers)
     if wanted == "operationoutcome":
         return answer(_information("stored" if written.changed else "held already, unchanged"), status=status, headers=headers)
+    if wanted == "minimal" or resource is None:
+        return Response(status_code=status, headers=headers)
     return Response(resource.wire, status_code=status, media_type=FHIR_JSON, headers=headers)
 
 
-def written_bundle(kind: str, results: Iterable[Written | VeraiconError | None]) -> dict[str, Any]:
+def written_bundle(kind: str, results: Iterable[Written | VeraiconError]) -> dict[str, Any]:
     """Return the response to a batch or a transaction: what became of each entry, in order.
 
     References
@@ -99,16 +150,14 @@ def written_bundle(kind: str, results: Iterable[Written | VeraiconError | None])
     return {"resourceType": "Bundle", "type": f"{kind}-response", "entry": [_entry(result) for result in results]}
 
 
-def _entry(result: Written | VeraiconError | None) -> dict[str, Any]:
-    if result is None:
-        return {"response": {"status": "204 No Content"}}
+def _entry(result: Written | VeraiconError) -> dict[str, Any]:
     if isinstance(result, VeraiconError):
         status = HTTPStatus(result.http_status)
         return {"response": {"status": f"{status.value} {status.phrase}", "outcome": to_outcome(result)}}
     return {
         "response": {
             "status": "201 Created" if result.created else "200 OK",
-            "location": f"{result.reference}/_history/{result.version}",
+            "location": result.reference,
             "etag": f'W/"{result.version}"',
             "lastModified": result.updated.isoformat(),
         }

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 
 from domain.errors import RequestInvalid, ResourceNotFound
 from fhir_adapter.subscribing.topics import Notification, parse_notification
-from veraicon.api.fhir import Body
+from veraicon.api.bodies import Body
 from veraicon.api.security import bearer_check
 
 

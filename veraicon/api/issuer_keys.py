@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import structlog
@@ -14,14 +14,17 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, RSAKey
 
 from domain.errors import ConfigurationError, PeerAnswerInvalid, PeerError, PeerUnreachable
+from fhir_adapter.json_text import parse_json
+from fhir_adapter.server.bodies import whole_body
 
 _log = structlog.get_logger()
 
 # A token with a made-up key id must not make us ask its issuer each time.
 _PAUSE_S = 60.0
 _SHORT_PAUSE_S = 5.0  # while no key is known at all
-# A key that its issuer took back opens nothing after this long.
+# A key that its issuer took back opens nothing after the first of these; while the issuer cannot be asked, after the second.
 _FRESH_S = 600.0
+_STALE_S = 3600.0
 _LARGEST = 1 << 20
 
 PublicKey = ECKey | RSAKey
@@ -46,20 +49,23 @@ class IssuerKeys:
         self._url, self._file, self._timeout_s, self._monotonic = url, file, timeout_s, monotonic
         self._keys: dict[str, PublicKey] = {}
         self._asked_s: float | None = None
+        self._had_s = 0.0
         self._failed: PeerError | None = None
         self._one_at_a_time = threading.Lock()
 
     def find(self, kid: str) -> PublicKey | None:
         """Return the key with this id, or the only key for a token that names none; None where there is no such key.
 
-        A host that is down leaves the keys usable that are known.
+        A host that is down leaves the keys usable for an hour that are known.
 
         Raises
         ------
         PeerUnreachable, PeerAnswerInvalid, ConfigurationError
-            If no key was ever had, and none comes.
+            If no key is known any more, and none comes.
         """
         with self._one_at_a_time:
+            if self._keys and self._monotonic() - self._had_s > _STALE_S and self._failed is not None:
+                self._keys = {}
             if self._due(self._held(kid) is not None):
                 self._refresh()
             elif not self._keys and self._failed is not None:
@@ -89,6 +95,7 @@ class IssuerKeys:
             _log.warning("public keys of the issuer are not to be had: the known ones stay", code=error.code)
         else:
             self._failed, self._asked_s = None, self._monotonic()
+            self._had_s = self._asked_s
 
     def _read(self) -> bytes:
         try:
@@ -101,15 +108,12 @@ class IssuerKeys:
             ) from error
 
     def _fetched(self) -> bytes:
-        received = bytearray()
+        end_s = time.monotonic() + 2 * self._timeout_s
         try:
             with httpx.stream("GET", self._url, timeout=self._timeout_s, headers={"Accept": "application/json"}) as response:
-                for part in response.iter_bytes():
-                    received += part
-                    if len(received) > _LARGEST:
-                        raise _unusable(f"more than {_LARGEST} bytes")
+                received = whole_body(response, lambda found, _: _unusable(found), limit=_LARGEST, end_s=end_s)
                 status = response.status_code
-        except (httpx.TransportError, httpx.DecodingError) as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise PeerUnreachable(
                 found=f"{type(error).__name__} at the issuer's JWKS",
                 allowed="an answer",
@@ -117,20 +121,30 @@ class IssuerKeys:
             ) from error
         if status != 200:
             raise _unusable(f"HTTP status {status}")
-        return bytes(received)
+        return received
 
 
 def _public_keys(content: bytes) -> dict[str, PublicKey]:
     """Return the EC and RSA keys for signatures; secrets (kty oct) are never taken, so no token is checked by HMAC."""
     try:
-        listed = json.loads(content)["keys"]
-        keys = [JWKRegistry.import_key(one) for one in listed if one.get("kty") in ("EC", "RSA") and one.get("use") != "enc"]
-    except (ValueError, KeyError, TypeError, AttributeError, JoseError) as error:
+        listed = [one for one in parse_json(content)["keys"] if one.get("kty") in ("EC", "RSA") and one.get("use") != "enc"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unusable("no JWKS") from error
-    found = {str(key.as_dict().get("kid", "")) or key.thumbprint(): key for key in keys if isinstance(key, ECKey | RSAKey)}
+    keys = [key for one in listed if (key := _public_key(one)) is not None]
+    found = {str(key.as_dict().get("kid", "")) or key.thumbprint(): key for key in keys}
     if not found:
         raise _unusable("a JWKS without a key for signatures")
     return found
+
+
+def _public_key(listed: dict[str, Any]) -> PublicKey | None:
+    """Return one key; None where it is of a kind that we cannot use: the others are good (RFC 7517 section 5)."""
+    try:
+        key = JWKRegistry.import_key(listed)
+    except (JoseError, ValueError, KeyError, TypeError) as error:
+        _log.warning("a public key of the issuer cannot be used", reason=type(error).__name__)
+        return None
+    return key if isinstance(key, ECKey | RSAKey) else None
 
 
 def _unusable(found: str) -> PeerAnswerInvalid:

@@ -16,8 +16,8 @@ from veraicon.api import fhir, operations
 from veraicon.api.fhir_answers import answer, base_of, require_json
 from veraicon.wiring import Site
 
-# When what the service can do was last changed.
-_CHANGED = datetime(2026, 11, 24, tzinfo=UTC)
+# What the service can do changes with the program that runs, so the statement is as old as the process.
+_STARTED = datetime.now(UTC).replace(microsecond=0)
 
 
 def router(site: Site) -> APIRouter:
@@ -39,7 +39,7 @@ def statement_of(site: Site, base_url: str) -> dict[str, Any]:
         calls,
         base_url=base_url,
         software_version=version("veraicon"),
-        built=_CHANGED,
+        built=_STARTED,
         store=isinstance(site.fhir, LocalFhirStore),
     )
 

@@ -59,7 +59,9 @@ def gate(settings: HttpSettings) -> Callable[[Request], None]:
             return
         if issuer is None:
             raise _unknown("another bearer token than the site's")
-        require_scope(request.method, request.url.path, issuer.scopes(given))
+        scopes = issuer.scopes(given)
+        require_scope(request.method, request.url.path, scopes)
+        request.state.scopes = scopes
 
     return check
 
@@ -78,11 +80,33 @@ def require_scope(method: str, path: str, scopes: Collection[str]) -> None:
     else:
         lacking = {"veraicon/read" if method in ("GET", "HEAD") else "veraicon/write"} - set(scopes)
     if lacking:
-        raise ScopeMissing(
-            found="a token whose scopes do not cover this request",
-            allowed=" ".join(lacking),
-            action="ask the authorization server for this scope",
-        )
+        raise _lacking(lacking)
+
+
+def holds_scope(request: Request, scope: str) -> bool:
+    """Tell whether the caller, whom the gate let in, holds a further SMART scope; one without a JWT holds each."""
+    scopes = getattr(request.state, "scopes", None)
+    return scopes is None or not missing_scopes(scopes, [scope])
+
+
+def require_held_scope(request: Request, scope: str) -> None:
+    """Stop a caller who does not hold a further SMART scope, which a header of the request asks for.
+
+    Raises
+    ------
+    ScopeMissing
+        Naming the scope.
+    """
+    if not holds_scope(request, scope):
+        raise _lacking([scope])
+
+
+def _lacking(scopes: Collection[str]) -> ScopeMissing:
+    return ScopeMissing(
+        found="a token whose scopes do not cover this request",
+        allowed=" ".join(scopes),
+        action="ask the authorization server for this scope",
+    )
 
 
 def _fhir_scope(method: str, path: str) -> str:

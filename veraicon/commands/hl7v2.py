@@ -12,6 +12,9 @@ from veraicon.commands.console import err, out, settings_of, show_json
 
 app = typer.Typer(help="HL7 v2 messages of integration engines.", no_args_is_help=True)
 
+merges = typer.Typer(help="Patient merges that engines announced.", no_args_is_help=True)
+
+MergeId = Annotated[str, typer.Argument(help="Merge id as `merge list` shows it.", metavar="MERGE")]
 MessageId = Annotated[str, typer.Argument(help="Message id as `hl7v2 list` shows it.", metavar="MESSAGE")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -102,6 +105,41 @@ def send_message(
     answer = hl7v2_peer(remote, settings.hl7v2).ask(content)
     typer.echo(answer.replace(b"\r", b"\n"), nl=False)
     require_accepted(answer, read_header(content).control_id, name=to)
+
+
+@merges.command("list")
+def list_merges(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the merges that count, the last first. This shows patient identifiers."""
+    from veraicon.database import connect, migrate
+    from veraicon.merges import MergeBook, merge_id_of
+
+    engine = connect(settings_of(context))
+    migrate(engine)
+    rows = MergeBook(engine).all()
+    engine.dispose()
+    if as_json:
+        names = ("retired_system", "retired_value", "survivor_system", "survivor_value", "message_id")
+        for_programs = [{name: getattr(row, name) for name in names} | {"came": row.noted_at.isoformat()} for row in rows]
+        show_json([{"merge": merge_id_of(row)} | told for row, told in zip(rows, for_programs, strict=True)])
+        return
+    table = Table("merge", "retired", "survivor", "came", "message", box=None, pad_edge=False)
+    for row in rows:
+        ends = f"{row.retired_system}|{row.retired_value}", f"{row.survivor_system}|{row.survivor_value}"
+        table.add_row(merge_id_of(row), *ends, f"{row.noted_at:%Y-%m-%d %H:%M:%S}", row.message_id)
+    out.print(table)
+
+
+@merges.command("undo")
+def undo_merge(context: typer.Context, merge: MergeId) -> None:
+    """Forget a merge, so that both identifiers stand for themselves again; what was paired by it stays as it is."""
+    from veraicon.database import connect, migrate
+    from veraicon.merges import MergeBook
+
+    engine = connect(settings_of(context))
+    migrate(engine)
+    MergeBook(engine).undo(merge)
+    engine.dispose()
+    err.print(f"merge {merge} is undone; what was made under it: `veraicon job list`, `veraicon recall`")
 
 
 def _described(row: Any) -> dict[str, Any]:

@@ -14,7 +14,10 @@ from domain.ordering import OrderState
 from veraicon.commands.console import err, out, settings_of, show_json
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from veraicon.orders.book import OrderBook
+    from veraicon.orders.reading import Expected
     from veraicon.orders.tables import DeliveryRow, NewsRow
     from veraicon.orders.telling import Telling
 
@@ -26,17 +29,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @contextmanager
-def _books(context: typer.Context) -> Iterator[tuple[OrderBook, Telling]]:
+def _engine(context: typer.Context) -> Iterator[sa.Engine]:
     from veraicon.database import connect, migrate
-    from veraicon.orders.book import OrderBook
-    from veraicon.orders.telling import Telling
 
     engine = connect(settings_of(context))
     migrate(engine)
     try:
-        yield OrderBook(engine), Telling(engine, ())
+        yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _books(context: typer.Context) -> Iterator[tuple[OrderBook, Telling]]:
+    from veraicon.orders.book import OrderBook
+    from veraicon.orders.telling import Telling
+
+    with _engine(context) as engine:
+        yield OrderBook(engine), Telling(engine, ())
 
 
 @app.command("list")
@@ -81,10 +91,20 @@ def retry_order(context: typer.Context, order: OrderId) -> None:
 
 
 @app.command("tell")
-def tell_again(context: typer.Context, order: OrderId) -> None:
-    """Tell the news of an order again that a receiver refused."""
-    with _books(context) as (_, telling):
-        count = telling.again(order_id=order)
+def tell_again(
+    context: typer.Context,
+    order: Annotated[str, typer.Argument(help="Order id as `order list` shows it.", metavar="[ORDER]")] = "",
+    news: Annotated[str, typer.Option(help="One piece of news, as `order show` and the log name it.", metavar="NEWS")] = "",
+    channel: Annotated[str, typer.Option(help="Only on this channel, such as webhook:ris.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Whatever failed, also of jobs that no order asked for.")] = False,
+) -> None:
+    """Tell news again that receivers refused: of an order, one piece of it, or all."""
+    from veraicon.orders.retelling import tell_again as again
+
+    if sum((bool(order), bool(news), everything)) != 1:
+        raise typer.BadParameter("give an order, or --news, or --all (--channel narrows each of them)")
+    with _engine(context) as engine:
+        count = again(engine, order_id=order, news_id=news, channel=channel)
     err.print(f"{count} pieces of news are told again")
 
 
@@ -97,46 +117,63 @@ def try_rules(
     sender: Annotated[str, typer.Option(help="As the settings name who would send it.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Say what would be done with a message, and why, rule by rule. Nothing is kept and nothing is asked for."""
-    from veraicon.orders.reading import read_message
-    from veraicon.orders.rules import judge
+    """Say what would be done with each order of a message, and why, rule by rule. Nothing is kept and nothing is asked for."""
+    from veraicon.orders.reading import expected, read_message, require_site_rules
 
     settings = settings_of(context)
-    order = read_message(message.read_bytes(), settings, sender=sender)
-    verdict = judge(order, settings.rules, settings.generation)
-    told = {
+    require_site_rules(settings)
+    told = [_told(expected(one, settings)) for one in read_message(message.read_bytes(), settings, sender=sender)]
+    if as_json:
+        show_json(told)
+        return
+    for number, one in enumerate(told, 1):
+        if len(told) > 1:
+            out.print(f"order {number} of {len(told)}")
+        _show_verdict(one)
+
+
+def _told(found: Expected) -> dict[str, Any]:
+    order, verdict = found.order, found.verdict
+    told: dict[str, Any] = {
         "kind": order.kind,
         "sender": order.sender,
         "names_us": order.names_us,
-        "images": {"accession": bool(order.accession), "study": bool(order.study_uid), "series": bool(order.series_uid)},
-        "action": "generate" if verdict.generate else "ignore",
-        "rule": verdict.rule or None,
-        "reason": verdict.reason,
-        "considered": [{"rule": one.rule, "matches": one.matches, "why": one.why} for one in verdict.considered],
+        "images": {
+            "accession": bool(order.accession),
+            "study": bool(order.study_uid),
+            "series": bool(order.series_uid),
+            "focus": bool(order.focus),
+        },
+        "action": found.action,
+        "rule": verdict.rule or None if verdict else None,
+        "reason": found.reason,
+        "considered": [{"rule": one.rule, "matches": one.matches, "why": one.why} for one in verdict.considered]
+        if verdict
+        else [],
+        "tell": list(found.tell) or None,
     }
-    if verdict.generate:
+    if verdict is not None and verdict.generate:
         told |= {
             "model": verdict.model,
             "samples": verdict.samples,
             "asked": [f"{fact.text}={fact.value:g} {fact.unit}" for fact in verdict.asked if isinstance(fact.value, float)],
             "fetch": verdict.fetch or None,
+            "priors": verdict.priors,
             "wait_s": verdict.wait_s,
         }
-    if as_json:
-        show_json(told)
-        return
-    _show_verdict(told)
+    return told
 
 
 def _show_verdict(told: dict[str, Any]) -> None:
     for one in told["considered"]:
         out.print(f"rule {one['rule']}: {'covers it' if one['matches'] else 'no'} ({one['why']})", markup=False)
     out.print(f"{told['action']}: {told['reason']}", markup=False)
-    for name in ("model", "samples", "asked", "fetch", "wait_s"):
+    for name in ("model", "samples", "asked", "fetch", "priors", "wait_s", "tell"):
         if told.get(name):
             out.print(f"  {name}: {told[name]}", markup=False)
-    if told["action"] == "generate" and not any(told["images"].values()):
-        out.print("  it names no images by accession, study or series: it would wait for what its focus says, or be refused")
+    images = told["images"]
+    if told["action"] == "generate" and images["focus"] and not (images["accession"] or images["study"] or images["series"]):
+        out.print("  its focus is read on the FHIR server for the images that are meant; it is refused where that says none")
 
 
 def _news(news: NewsRow, delivery: DeliveryRow | None) -> dict[str, Any]:

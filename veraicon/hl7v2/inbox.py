@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 import structlog
 
-from domain.errors import BodyUnsupported, RequestInvalid, StorageExhausted, VeraiconError
+from domain.errors import BodyTooLarge, BodyUnsupported, OrderConflict, RequestInvalid, StorageExhausted, VeraiconError
+from domain.ordering import Order, OrderState
 from fhir_adapter.hl7v2.acknowledging import Identity, Verdict, acknowledgement, verdict_of, wanted
 from fhir_adapter.hl7v2.identities import Issuers
 from fhir_adapter.hl7v2.merging import merges_of
-from fhir_adapter.hl7v2.message import Header, read_header, read_message
-from fhir_adapter.hl7v2.orders import KINDS, Action, OrderReading, orders_of
+from fhir_adapter.hl7v2.message import Header, Message, read_header, read_message
+from fhir_adapter.hl7v2.orders import KINDS, Action, AskedOrder, OrderReading, orders_of
 from veraicon import faults
 from veraicon.hl7v2.book import MessageBook, MessageState
 from veraicon.hl7v2.tables import Hl7MessageRow
 from veraicon.merges import MergeBook
-from veraicon.orders.book import OrderBook
+from veraicon.orders.book import OrderBook, order_of
+from veraicon.orders.tables import OrderRow
 from veraicon.recall.outputs import aware
 from veraicon.settings import Settings
 
@@ -29,8 +32,13 @@ _log = structlog.get_logger()
 
 def reading_of(settings: Settings) -> OrderReading:
     """Return how a site's order messages are read."""
-    issuers = Issuers(settings.pairing.issuers, settings.pairing.patient_id_system)
+    issuers = Issuers(settings.pairing.issuers, settings.pairing.patient_id_system, settings.hl7v2.identifier_types)
     return OrderReading(issuers, settings.hl7v2.accession_fields)
+
+
+def message_of(content: bytes, settings: Settings) -> Message:
+    """Return a message as a site reads it; see `fhir_adapter.hl7v2.message.read_message`."""
+    return read_message(content, settings.hl7v2.character_set)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,20 @@ class Inbox:
         A message that cannot be read is kept too. One that cannot be kept, since the database is away or the disk is full, is
         answered in error, so its sender keeps it.
         """
-        header, unreadable = _header_of(content)
+        yield from self._take(content, *self._header_of(content))
+
+    def refuse(self, beginning: bytes, _host: str = "") -> Iterator[bytes]:
+        """Answer a message that is too long, of which only the beginning is there: MSH is kept, so that it is in the list."""
+        first = re.split(rb"[\r\n]", beginning.lstrip(), maxsplit=1)[0] + b"\r"
+        too_long = BodyTooLarge(
+            found=f"a message of more than {self.settings.hl7v2.maximum_message_mib} MiB, of which only MSH is kept",
+            allowed="messages up to [hl7v2] maximum_message_mib",
+            action="send less in one message, or raise the limit and send it again",
+        )
+        header, unreadable = self._header_of(first)
+        yield from self._take(first, header, too_long if header.control_id else unreadable or too_long)
+
+    def _take(self, content: bytes, header: Header, unreadable: VeraiconError | None) -> Iterator[bytes]:
         try:
             row = self.messages.keep(header, content)
         except sa.exc.SQLAlchemyError:
@@ -75,12 +96,25 @@ class Inbox:
         faults.reach("hl7v2:done")
         yield from self._application_answer(header, outcome.error)
 
+    def _header_of(self, content: bytes) -> tuple[Header, VeraiconError | None]:
+        """Return the header, and why a message cannot be read at all; an empty header where even MSH cannot."""
+        try:
+            header = read_header(content, self.settings.hl7v2.character_set)
+        except VeraiconError as error:
+            return Header(), error
+        try:
+            message_of(content, self.settings)
+        except VeraiconError as error:
+            return header, error
+        return header, None
+
     def sweep(self, *, before: datetime) -> int:
         """Do what was kept before a moment and not done: we were stopped between the two; return how many there were."""
-        rows = [row for row in self.messages.recent(states=[MessageState.RECEIVED]) if aware(row.received_at) < before]
-        for row in reversed(rows):
+        waiting = self.messages.waiting(before=before)
+        for message_id in waiting:
+            row = self.messages.row(message_id)
             self._note(row, self._judge(row))
-        return len(rows)
+        return len(waiting)
 
     def again(self, message_id: str) -> Outcome:
         """Do what a kept message asks, once more: after a setting was mended.
@@ -121,26 +155,32 @@ class Inbox:
             return Outcome(MessageState.REFUSED, error=error)
 
     def _do(self, row: Hl7MessageRow) -> Outcome:
-        message = read_message(row.raw)
+        message = message_of(row.raw, self.settings)
         self._require_welcome(message.header)
+        # A message that was left behind counts from when it came: it must not undo what came after it.
+        came = aware(row.received_at)
         if message.header.kind in KINDS:
-            asked = orders_of(message, reading_of(self.settings), self.clock())
-            for one in asked:
-                if one.action is Action.ASK:
-                    self.orders.take(one.order, row.raw)
-                elif one.action is Action.REVOKE:
-                    self.orders.revoke(one.order, "the placer cancelled or discontinued it", row.raw)
-            met = tuple(one.order.order_id for one in asked if one.action is not Action.NOTHING)
+            asked = orders_of(message, reading_of(self.settings), came)
+            met = tuple(one.order.order_id for one in asked if self._follow(one, row.raw))
             return Outcome(MessageState.DONE if met else MessageState.NOT_NEEDED, met)
         if message.header.code == "ADT":
             merges = merges_of(message, reading_of(self.settings).issuers)
-            self.merges.note(merges, row.message_id)
-            return Outcome(MessageState.DONE if merges else MessageState.NOT_NEEDED)
+            noted = self.merges.note(merges, row.message_id, came)
+            return Outcome(MessageState.DONE if noted else MessageState.NOT_NEEDED)
         raise BodyUnsupported(
             found=f"message type {message.header.kind[:16]!r}",
             allowed="ORM^O01, OMI^O23 and ADT",
             action="have the engine send us only what docs/hl7v2.md lists",
         )
+
+    def _follow(self, asked: AskedOrder, raw: bytes) -> bool:
+        """Do what one order of a message wants; False where nothing has to be done."""
+        if asked.action is Action.NOTHING:
+            return False
+        if asked.action is Action.REVOKE:
+            self.orders.revoke(asked.order, "the placer cancelled or discontinued it", raw)
+            return True
+        return self.orders.take(asked.order, raw) or is_met(self.orders.row(asked.order.order_id), asked.order)
 
     def _require_welcome(self, header: Header) -> None:
         ours = self.settings.hl7v2
@@ -184,17 +224,27 @@ class Inbox:
         )
 
 
-def _header_of(content: bytes) -> tuple[Header, VeraiconError | None]:
-    """Return the header, and why a message cannot be read at all; an empty header where even MSH cannot."""
-    try:
-        header = read_header(content)
-    except VeraiconError as error:
-        return Header(), error
-    try:
-        read_message(content)
-    except VeraiconError as error:
-        return header, error
-    return header, None
+def is_met(held: OrderRow, order: Order) -> bool:
+    """Return whether an order that changed nothing is what the book has already; False where it came too late to count.
+
+    Raises
+    ------
+    OrderConflict
+        If it can no longer be done, and its sender has to know.
+    """
+    kept = order_of(held)
+    revoked = held.state == OrderState.REVOKED.value
+    if replace(kept, received_at=order.received_at) == order and not revoked:
+        return True
+    if order.received_at < kept.received_at:
+        return False
+    if revoked and not (kept.codes or kept.study_uid or kept.accession):  # it was taken back before it came
+        return False
+    raise OrderConflict(
+        found="an order under a number that was taken back" if revoked else f"a change of an order that is {held.state}",
+        allowed="a change until requests are made, and no second order under a number that was taken back",
+        action="place it under a number of its own",
+    )
 
 
 def _not_kept() -> StorageExhausted:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from domain.errors import PeerRefused, VersionChanged
 from domain.ordering import News, Order, OrderOrigin, OrderState
 from fhir_adapter.bundles import amendment_bundle, publication_bundle
-from fhir_adapter.ordering.tasks import Progress, amended_task, report_task
+from fhir_adapter.ordering.tasks import Progress, amended_task, has_ended, report_id, report_task
 from fhir_adapter.store import FhirStore
 from veraicon.orders.standing import OrderStanding
 
@@ -28,12 +28,12 @@ class TaskChannel:
     name: str = "fhir-task"
 
     def wants(self, news: News) -> bool:
-        """Take what concerns orders by FHIR that somebody waits for: not what no rule covers, nor what was taken back."""
+        """Take what concerns orders by FHIR that somebody waits for: not what no rule covers, nor a Task taken back."""
         order = news.order
         if order is None or order.origin not in (OrderOrigin.FHIR, OrderOrigin.OPERATION):
             return False
         ignored = news.order_state is OrderState.IGNORED and not order.names_us
-        return not ignored and news.order_state is not OrderState.REVOKED
+        return not ignored and not (news.order_state is OrderState.REVOKED and _is_task(order))
 
     def send(self, news: News) -> None:
         """Write the Task; see `veraicon.orders.channels.Channel`."""
@@ -41,7 +41,8 @@ class TaskChannel:
             return
         progress = self.standing.progress(news.order.order_id)
         if not _is_task(news.order):
-            self.fhir.transact(publication_bundle([report_task(news.order, progress)]))
+            if progress.state is not OrderState.REVOKED or self._reports(news.order):
+                self.fhir.transact(publication_bundle([report_task(news.order, progress)]))
             return
         for _ in range(_TRIES):
             if self._amend(news.order.reference, progress):
@@ -51,6 +52,10 @@ class TaskChannel:
             allowed="a Task that stays as it is from reading to writing",
             action="nothing: it is written again by itself",
         )
+
+    def _reports(self, order: Order) -> bool:
+        """Tell whether a Task of ours still says that somebody is to wait: most orders that are taken back have none."""
+        return any(not has_ended(found.body) for found in self.fhir.search("Task", {"_id": report_id(order)}))
 
     def _amend(self, reference: str, progress: Progress) -> bool:
         """Write our answer into a Task; False where somebody else changed it meanwhile.

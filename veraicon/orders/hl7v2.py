@@ -35,6 +35,7 @@ class Hl7Channel:
     message: str
     sender: str = ""
     link: str = ""
+    character_set: str = ""
 
     @property
     def name(self) -> str:
@@ -56,7 +57,7 @@ class Hl7Channel:
         """Send the message and read its acknowledgement; see `veraicon.orders.channels.Channel`."""
         if news.order is None:
             return
-        asked = read_message(self.book.row(news.order.order_id).raw)
+        asked = read_message(self.book.row(news.order.order_id).raw, self.character_set)
         content = result_message(news, asked, self.message, us=self.us, receiver=self.receiver, link_of=self._link_of)
         require_accepted(self.peer.ask(content), control_id_of(news, self.message, self.receiver), name=self.receiver.name)
 
@@ -122,6 +123,7 @@ def hl7v2_channels(book: OrderBook, ours: Hl7v2Settings, remotes: Sequence[Hl7v2
             message,
             remote.sender,
             remote.link,
+            ours.character_set,
         )
         for remote in remotes
         for message in remote.messages

@@ -10,33 +10,37 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from domain.errors import RequestInvalid, SignatureRefused
 from domain.identifiers import PatientIdentifier
-from domain.ordering import Order, OrderOrigin
-from fhir_adapter.json_text import parse_json
+from domain.ordering import Order, OrderOrigin, require_storable
+from fhir_adapter.json_text import parse_json_once
 from veraicon.asking import parse_asked
 from veraicon.signing_hooks import TOLERANCE_S, is_signed
 
 _UID = r"^$|^[0-9]+(\.[0-9]+)*$"
+# Control characters name nothing, and a database may not take them.
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 
 
 class WebhookPatient(BaseModel):
     """Whom it is about."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    value: str = Field(min_length=1, max_length=256)
-    system: str = Field("", max_length=512)
+    value: str = Field(min_length=1, max_length=256, pattern=_PRINTABLE)
+    system: str = Field("", max_length=512, pattern=_PRINTABLE)
 
 
 class WebhookOrder(BaseModel):
     """What a webhook asks for; at least one of accession, study_uid and series_uid says of which images."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    reference: str = Field("", max_length=200, description="the sender's name of the order; without it the webhook-id")
-    accession: str = Field("", max_length=64)
+    reference: str = Field(
+        "", max_length=200, pattern=_PRINTABLE, description="the sender's name of the order; without it the webhook-id"
+    )
+    accession: str = Field("", max_length=64, pattern=_PRINTABLE)
     study_uid: str = Field("", max_length=64, pattern=_UID)
     series_uid: str = Field("", max_length=64, pattern=_UID)
     patient: WebhookPatient | None = None
-    modality: str = Field("", max_length=16)
-    model: str = Field("", max_length=256)
+    modality: str = Field("", max_length=16, pattern=_PRINTABLE)
+    model: str = Field("", max_length=256, pattern=_PRINTABLE)
     samples: int = Field(0, ge=0, le=1000)
     ask: dict[str, str] = Field(default_factory=dict, description='such as {"hippocampus-volume": "3.1 cm3"}')
     cancel: bool = Field(False, description="takes the order of this reference back")
@@ -86,15 +90,15 @@ def order_of_webhook(content: bytes | object, sender: str, now: datetime, *, cal
     Raises
     ------
     RequestInvalid
-        If it is no JSON of the documented schema.
+        If it is no JSON of the documented schema, names a member twice, or holds a string that cannot be kept.
     """
     try:
-        value = parse_json(content) if isinstance(content, bytes) else content
+        value = parse_json_once(content) if isinstance(content, bytes) else content
         asked = WebhookOrder.model_validate(value)
     except ValidationError as error:
         raise _malformed("; ".join(_problem(item) for item in error.errors(include_input=False)[:5])) from error
     except ValueError as error:
-        raise _malformed("a body that is no JSON") from error
+        raise _malformed("a body that is no JSON, or names a member twice") from error
     if not (asked.cancel or asked.accession or asked.study_uid or asked.series_uid):
         raise _malformed("a webhook that does not say of which images")
     order = Order(
@@ -113,13 +117,15 @@ def order_of_webhook(content: bytes | object, sender: str, now: datetime, *, cal
         model=asked.model,
         samples=asked.samples,
     )
+    require_storable(order)
     return order, asked.cancel
 
 
 def _problem(item: Any) -> str:
     # A key that is not of the schema is the sender's text: it is not repeated.
-    unknown = item["type"] == "extra_forbidden"
-    return "an unknown key" if unknown else f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+    unknown, place = item["type"] == "extra_forbidden", item["loc"]
+    named = place[:1] if place[:1] == ("ask",) else place
+    return "an unknown key" if unknown else f"{'.'.join(str(part) for part in named)}: {item['msg']}"
 
 
 def _malformed(found: str) -> RequestInvalid:

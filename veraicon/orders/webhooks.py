@@ -65,6 +65,12 @@ class WebhookChannel:
                 client.stream("POST", self.settings.url, content=body, headers=headers) as response,
             ):
                 _require_taken(response)
+        except httpx.InvalidURL as error:
+            raise ConfigurationError(
+                found=f"webhook {self.settings.name} whose url is none",
+                allowed="an http or https URL",
+                action="correct url",
+            ) from error
         except httpx.TransportError as error:
             raise PeerUnreachable(
                 found=f"webhook {self.settings.name} that cannot be reached ({type(error).__name__})",

@@ -47,4 +47,4 @@ def _last_poll(row: WatchRow, poll_s: float) -> str:
         return "not yet: serve has not run with it"
     age_s = (datetime.now(UTC) - aware(row.polled_at)).total_seconds()
     late = age_s > _LATE * max(poll_s, 1.0)
-    return f"last {age_s:.0f} s ago{', so serve does not run' if late else ''}, {row.gaps} gaps closed"
+    return f"last {age_s:.0f} s ago{', so serve does not run, or its log says why not' if late else ''}, {row.gaps} gaps closed"

@@ -65,6 +65,8 @@ class SubscriptionKeeper:
         error = str((held or {}).get("error") or "")[:_LONGEST_ERROR]
         why = needs_writing(held, wanted, renew_before=now + timedelta(days=self.settings.days) / 2)
         if why:
+            if held is None:  # the server counts the events of a new Subscription from 1, whatever we heard of an older one
+                self.watches.follow(criteria, 0)
             self._write(held, wanted)
             _log.info("subscription written", action="subscribe", subscription=wanted["id"], why=why, error=error)
             held = self._held(wanted["id"])

@@ -41,7 +41,7 @@ class Poller:
     _seen: dict[str, dict[str, object]] = field(default_factory=dict, init=False, repr=False)
 
     def poll(self, criteria: str, *, nudged: bool, subscribed: bool) -> bool:
-        """Poll one watch; return whether everything that changed is kept; where it is not, that is noted and the watermark stays.
+        """Poll one watch; return whether everything that changed is kept: else that is noted, and the watermark stays.
 
         A resource on which we fail ourselves holds up no other: those after it are taken before the poll counts as failed.
 

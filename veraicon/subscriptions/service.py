@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 import structlog
 
-from domain.errors import VeraiconError
 from fhir_adapter.server.client import FhirClient
 from fhir_adapter.subscribing.topics import Notification
+from veraicon.failures import as_ours
 from veraicon.orders.announcing import Announcements
 from veraicon.recall.outputs import aware
 from veraicon.subscriptions.keeping import SubscriptionKeeper, hook_token
@@ -29,6 +29,8 @@ _PAUSE_S = 0.2
 _LOCAL_POLL_S = 1.0
 # What failed is done again before its time: what asked for a poll may have been the only notification.
 _FIRST_PAUSE_S = 2.0
+# After a turn that failed: the database is away, or what nobody foresaw.
+_PAUSE_AFTER_FAILURE_S = 5.0
 # Heartbeats may be late by one.
 _MISSED_HEARTBEATS = 2.5
 
@@ -66,6 +68,8 @@ class SubscriptionService:
         self._failures = dict.fromkeys(self._settings.criteria, 0)
         self._unsettled = dict.fromkeys(self._settings.criteria, 0)
         self._active: set[str] = set()
+        # Watches that were called to look, until a whole poll has done it.
+        self._nudged: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="subscriptions", daemon=True)
 
@@ -89,29 +93,30 @@ class SubscriptionService:
 
     def look(self) -> None:
         """Take what was heard, then poll and check what is due."""
-        nudged = self._take_heard()
+        self._take_heard()
         for criteria in self._settings.criteria:
             now = time.monotonic()
             if self._subscribes and now >= self._next_check[criteria]:
                 self._check(criteria)
                 self._unsettled[criteria] = 0 if criteria in self._active else self._unsettled[criteria] + 1
                 self._next_check[criteria] = now + _pause_s(self._unsettled[criteria], self._settings.check_s)
-            if criteria in nudged or now >= self._next_poll[criteria]:
-                whole = self._poller.poll(criteria, nudged=criteria in nudged, subscribed=criteria in self._active)
+            if now >= self._next_poll[criteria]:
+                whole = self._poller.poll(criteria, nudged=criteria in self._nudged, subscribed=criteria in self._active)
+                if whole:
+                    self._nudged.discard(criteria)
                 self._failures[criteria] = 0 if whole else self._failures[criteria] + 1
                 self._next_poll[criteria] = time.monotonic() + _pause_s(self._failures[criteria], self._poll_s)
 
-    def _take_heard(self) -> set[str]:
-        """Note every notification that has come, and return the watches that it calls to look."""
-        nudged = set()
-        while not self._heard.empty():
+    def _take_heard(self) -> None:
+        """Note the notifications that have come by now, and that the watches they are about have to be looked at."""
+        for _ in range(self._heard.qsize()):  # not until it is empty: who calls all the time would keep us from looking
             criteria, notification = self._heard.get()
-            nudged.add(criteria)
+            self._nudged.add(criteria)
+            self._next_poll[criteria] = 0.0
             if notification is not None and self._topics is not None:
                 self._topics.heard(criteria, notification)
             else:
                 self._watches.heard(criteria)
-        return nudged
 
     def _check(self, criteria: str) -> None:
         """See that the Subscription stands, and that its heartbeats come; what stops us is noted, and looked at again."""
@@ -119,8 +124,10 @@ class SubscriptionService:
             active = self._keeper.keep(criteria)
             if active and self._is_silent(criteria) and self._topics is not None:
                 self._topics.query_status(criteria)
-        except VeraiconError as error:
-            active = False
+        except sa.exc.OperationalError:
+            raise  # the database is away, and with it the means to note anything
+        except Exception as caught:  # noqa: BLE001  # the edge: polls go on, whatever the server says of its Subscriptions
+            error, active = as_ours(caught), False
             _log.warning("subscription not kept", action="subscribe", code=error.code, found=error.found, next=error.action)
         (self._active.add if active else self._active.discard)(criteria)
 
@@ -134,8 +141,10 @@ class SubscriptionService:
         while not self._stop.wait(_PAUSE_S):
             try:
                 self.look()
-            except sa.exc.OperationalError as error:  # the database is away: the watermarks stay
-                _log.warning("subscriptions wait for the database", action="poll", error=type(error.orig).__name__)
+            except Exception as error:  # noqa: BLE001  # the edge: a thread that ends would leave orders unheard for good
+                kind = type(getattr(error, "orig", None) or error).__name__
+                _log.error("subscriptions: a turn failed, and is tried again", action="poll", error=kind)
+                self._stop.wait(_PAUSE_AFTER_FAILURE_S)
 
 
 def _pause_s(failures: int, regular_s: float) -> float:

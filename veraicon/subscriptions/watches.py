@@ -65,6 +65,14 @@ class Watches:
 
         self.change(criteria, note)
 
+    def follow(self, criteria: str, event_number: int) -> None:
+        """Note up to which number the events of a topic were read, without a notification."""
+
+        def note(row: WatchRow) -> None:
+            row.event_number = event_number
+
+        self.change(criteria, note)
+
     def begin_anew(self, criteria: str) -> None:
         """Have the next poll of a watch begin with everything that the server has."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.clinical import Coding
-from fhir_adapter.codes import NEGATING, R5_ONLY, STATED, STATUSES
+from fhir_adapter.codes import NEGATING, NONE_OF_ITS_KIND, NOTHING_KNOWN, R5_ONLY, STATED, STATUSES
 from fhir_adapter.elements import concept, flag, objects, required_text
 from fhir_adapter.moments import Moment
 
@@ -39,9 +39,9 @@ class Stated:
     recorded : Moment or None
         When the record knew it.
     abated : Moment or None
-        When a Condition ended.
+        When a Condition, or the taking of a medication, ended.
     past : str
-        Clinical status of a Condition that is no longer active, else empty.
+        Status of a Condition, or of a medication taken, that is no longer active, else empty.
     verification : str
         How sure the record is, as it says.
     left_out : tuple of str
@@ -85,9 +85,31 @@ def is_negated(body: Mapping[str, Any]) -> bool:
     return body.get("status") == NEGATING.get(str(body["resourceType"]), "") or flag(body, "doNotPerform")
 
 
+def states_none(codings: tuple[Coding, ...]) -> bool:
+    """Tell whether a concept says that there is nothing of its kind, as ``No known allergy`` does."""
+    return any((coding.system, coding.code) in NONE_OF_ITS_KIND for coding in codings)
+
+
+def states_nothing(codings: tuple[Coding, ...]) -> Stated | None:
+    """Return why a concept that says that nothing is known states nothing, or None where it is no such concept."""
+    if any((coding.system, coding.code) in NOTHING_KNOWN for coding in codings):
+        return Stated(left_out=("nothing is known",))
+    return None
+
+
 def sites(body: Mapping[str, Any]) -> tuple[Coding, ...]:
-    """Return the codings of all body sites."""
-    return codings_of(body, "bodySite")
+    """Return all body sites; see `site`."""
+    return tuple(coding for item in objects(body, "bodySite") for coding in site(item))
+
+
+def site(item: object) -> tuple[Coding, ...]:
+    """Return the codings of a body site, and its text as one without a code where no coding says the same.
+
+    Many systems write the side as text alone, or beside a code for the organ.
+    """
+    codings, text = concept(item)
+    said = {words for coding in codings for words in (coding.display, coding.code)}
+    return codings if text in said else (*codings, Coding("", "", text))
 
 
 def codings_of(body: Mapping[str, Any], name: str) -> tuple[Coding, ...]:

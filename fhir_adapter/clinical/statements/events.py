@@ -7,7 +7,7 @@ from datetime import tzinfo
 from typing import Any
 
 from domain.clinical import Coding
-from fhir_adapter.clinical.statements.claims import Claim, Stated, is_negated, refusal, sites
+from fhir_adapter.clinical.statements.claims import Claim, Stated, is_negated, refusal, sites, states_none, states_nothing
 from fhir_adapter.elements import concept, objects, optional_concept, optional_object, optional_text, required_text
 from fhir_adapter.moments import end_of_period, optional_moment, start_of_period
 
@@ -17,10 +17,12 @@ def procedure(body: Mapping[str, Any], zone: tzinfo | None) -> Stated:
     if refused := refusal(body):
         return refused
     codings, text = concept(body.get("code"))
+    if nothing := states_nothing(codings):
+        return nothing
     performed = optional_moment(body, "performedDateTime", zone)
     if performed is None and body.get("performedPeriod") is not None:
         performed = end_of_period(body["performedPeriod"], zone)
-    negated = is_negated(body)
+    negated = is_negated(body) or states_none(codings)
     return Stated((Claim(codings, text, False if negated else None, body_site=sites(body), negated=negated),), performed)
 
 

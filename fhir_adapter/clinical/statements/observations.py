@@ -10,14 +10,13 @@ from datetime import tzinfo
 from typing import Any
 
 from domain.clinical import Coding
-from fhir_adapter.clinical.statements.claims import Claim, Stated, Value, codings_of, refusal
-from fhir_adapter.codes import ABSENT_VALUES, UCUM_ONE
+from fhir_adapter.clinical.statements.claims import Claim, Stated, Value, codings_of, refusal, site
+from fhir_adapter.codes import ABSENT_INTERPRETATIONS, ABSENT_VALUES, UCUM_ONE
 from fhir_adapter.elements import (
     concept,
     flag,
     number,
     objects,
-    optional_concept,
     optional_object,
     optional_text,
     quantity,
@@ -45,7 +44,7 @@ def observation(body: Mapping[str, Any], zone: tzinfo | None) -> Stated:
     if refused := refusal(body):
         return refused
     codings, text = concept(body.get("code"))
-    site = optional_concept(body, "bodySite")
+    where = site(body["bodySite"]) if body.get("bodySite") is not None else ()
     found: list[Claim] = []
     left_out: list[str] = []
     for part, name, part_codings in _parts(body, text, codings):
@@ -53,16 +52,17 @@ def observation(body: Mapping[str, Any], zone: tzinfo | None) -> Stated:
         if isinstance(read, str):
             left_out.append(read)
             continue
+        interpretation = codings_of(part, "interpretation")
         found.append(
             Claim(
                 part_codings,
                 name,
                 read.value,
                 read.unit,
-                body_site=site[0] if site else (),
+                body_site=where,
                 value_codings=read.codings,
-                interpretation=codings_of(part, "interpretation"),
-                negated=read.negated,
+                interpretation=interpretation,
+                negated=read.negated or _denies(interpretation, read.value),
             )
         )
     if found:
@@ -109,6 +109,8 @@ def _parts(
 
 def _value(part: Mapping[str, Any]) -> _Read | str:
     """Return value and unit of an Observation or a component, or the reason why there is none."""
+    if part.get("modifierExtension"):
+        return "modifier extension"
     names = [name for name in part if name.startswith("value") and name[5:6].isupper()]
     if len(names) > 1:
         raise ValueError("more than one value[x]")
@@ -189,6 +191,13 @@ _VALUE_READERS: Mapping[str, Callable[[object], _Read | str]] = {
 
 def _is_absent(codings: tuple[Coding, ...]) -> bool:
     return any((coding.system, coding.code) in ABSENT_VALUES for coding in codings)
+
+
+def _denies(interpretation: tuple[Coding, ...], value: Value) -> bool:
+    """Tell whether the interpretation says that what was looked for is not there; a number stays the number that it is."""
+    if isinstance(value, float):
+        return False
+    return _is_absent(interpretation) or any((one.system, one.code) in ABSENT_INTERPRETATIONS for one in interpretation)
 
 
 def _effective(body: Mapping[str, Any], zone: tzinfo | None) -> Moment | None:

@@ -12,7 +12,19 @@ from domain.clinical import Coding
 from domain.errors import ConfigurationError, PeerAnswerInvalid, RequestInvalid
 from fhir_adapter.clinical.context import clinical_context, snapshot_digest
 from fhir_adapter.clinical.demographics import demographics
-from tests.builders_fhir import LOINC, SALT, SCAN, SNOMED, UCUM, concept, condition, observation, patient, raw
+from tests.builders_fhir import (
+    LOINC,
+    SALT,
+    SCAN,
+    SNOMED,
+    UCUM,
+    concept,
+    condition,
+    observation,
+    patient,
+    raw,
+    research_consent,
+)
 
 
 def context_of(*resources, as_of=SCAN):
@@ -193,8 +205,17 @@ def test_a_resource_of_another_patient_stops_the_snapshot():
         context_of(observation(of="p2"))
 
 
-def test_a_reference_to_the_patient_may_be_absolute():
-    assert only_fact(observation(subject={"reference": "https://ehr.example/fhir/Patient/p1/_history/3"}))
+@pytest.mark.requirement("FHIR-PAIR-001")
+def test_an_absolute_reference_is_the_patient_of_this_server_alone():
+    ours = observation(subject={"reference": "https://ehr.example/fhir/Patient/p1/_history/3"})
+    theirs = observation("o2", subject={"reference": "https://other.example/fhir/Patient/p1"})
+    more = {"as_of": SCAN, "salt": SALT, "consent": "checked", "base_url": "https://ehr.example/fhir"}
+    context = clinical_context(*raw(patient()), raw(ours, theirs), **more)
+    assert [fact.source_reference for fact in context.facts] == ["Observation/o1"]
+    assert [(one.reason, one.count) for one in context.left_out] == [("Observation: subject on another server", 1)]
+    stranger = research_consent(patient={"reference": "https://other.example/fhir/Patient/p1"})
+    with pytest.raises(PeerAnswerInvalid, match="Consent of another subject"):
+        clinical_context(*raw(patient()), [], consents=raw(stranger), **more)
 
 
 def test_needs_an_aware_imaging_time_and_a_long_salt():

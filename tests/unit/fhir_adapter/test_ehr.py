@@ -9,7 +9,18 @@ from domain.errors import ConsentMissing, PeerAnswerInvalid, PeerRefused, PeerUn
 from domain.identifiers import PatientIdentifier
 from fhir_adapter.clinical.ehr import EhrReader
 from fhir_adapter.local.store import LocalFhirStore
-from tests.builders_fhir import MRN, SALT, SCAN, condition, embedded_engine, observation, patient, research_consent, transaction
+from tests.builders_fhir import (
+    MRN,
+    SALT,
+    SCAN,
+    condition,
+    embedded_engine,
+    observation,
+    patient,
+    research_consent,
+    series_of,
+    transaction,
+)
 
 
 @pytest.fixture
@@ -24,7 +35,7 @@ def reader(store):
 
 
 def find(reader, value="MRN-1", system=MRN):
-    return reader.find_patients(PatientIdentifier(value, system))
+    return list(reader.pairing_sources(series_of(value, system)).candidates)
 
 
 def link(target, kind="replaced-by"):
@@ -74,7 +85,7 @@ def test_links_in_a_circle_or_to_nowhere_stop_the_search(store, reader):
         find(reader)
 
 
-@pytest.mark.parametrize("change", [{"active": "no"}, {"link": {}}, {"gender": "F"}])
+@pytest.mark.parametrize("change", [{"active": "no"}, {"link": {}}, {"gender": "F"}, {"gender": ["female"]}])
 def test_a_malformed_patient_stops_the_search(store, reader, change):
     store.transact(transaction(patient(**change)))
     with pytest.raises(PeerAnswerInvalid, match="Patient"):
@@ -100,6 +111,50 @@ def test_a_denial_stops_the_snapshot_and_a_permission_is_part_of_its_digest(stor
     store.transact(transaction(research_consent("k2", provision={"type": "deny"})))
     with pytest.raises(ConsentMissing):
         reader.snapshot("Patient/p1", SCAN)
+
+
+@pytest.mark.requirement("FHIR-PAIR-002")
+def test_facts_denials_and_labels_of_a_merged_patient_are_those_of_the_survivor(store, reader):
+    """Also where the survivor alone tells of the merge, and where it is a merge of a merge."""
+    store.transact(transaction(
+        patient("new", mrn="MRN-3", link=link("Patient/mid", "replaces")),
+        patient("mid", mrn="MRN-2", active=False, link=link("Patient/old", "replaces")),
+        patient("old", active=False), observation(of="old"), condition(of="new"),
+    ))  # fmt: skip
+    context = reader.snapshot("Patient/new", SCAN)
+    assert [fact.source_reference for fact in context.facts] == ["Condition/c1", "Observation/o1"]
+    store.transact(transaction(research_consent(of="old", provision={"type": "deny"})))
+    with pytest.raises(ConsentMissing, match="denies research"):
+        reader.snapshot("Patient/new", SCAN)
+    label = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}
+    store.transact(transaction(research_consent(of="old"), patient("old", active=False, meta={"security": [label]})))
+    with pytest.raises(ConsentMissing, match="label R"):
+        reader.snapshot("Patient/new", SCAN)
+    store.transact(transaction(patient("old", link=link("Patient/else"))))
+    with pytest.raises(PeerAnswerInvalid, match="another than the one paired"):
+        reader.snapshot("Patient/new", SCAN)
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        [*link("Patient/b"), *link("Patient/c")],
+        [{"type": "replaced-by", "other": {"identifier": {"system": MRN, "value": "MRN-2"}}}],
+        link("http://elsewhere.example/fhir/Patient/b"),
+    ],
+)
+def test_a_patient_replaced_by_several_or_by_nobody_we_can_read_is_never_used(store, reader, links):
+    store.transact(transaction(patient(link=links), patient("b", mrn="MRN-2"), patient("c", mrn="MRN-3")))
+    with pytest.raises(PeerAnswerInvalid, match="replaced by"):
+        find(reader)
+
+
+def test_a_patient_whom_one_names_as_replaced_and_another_claims_is_never_used(store, reader):
+    store.transact(transaction(
+        patient(link=link("Patient/b")), patient("b", mrn="MRN-2"), patient("c", link=link("Patient/p1", "replaces")),
+    ))  # fmt: skip
+    with pytest.raises(PeerAnswerInvalid, match="several others replace"):
+        find(reader)
 
 
 class StopsInTheMiddle:

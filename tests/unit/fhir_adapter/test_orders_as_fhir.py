@@ -174,7 +174,7 @@ def test_a_malformed_call_asks_for_nothing(body: dict[str, Any]) -> None:
         (OrderState.REQUESTED, ("held", "attested"), "on-hold"),
         (OrderState.REQUESTED, ("failed", "attested"), "completed"),
         (OrderState.REQUESTED, ("rejected", "cancelled"), "failed"),
-        (OrderState.REQUESTED, ("cancelled",), "cancelled"),
+        (OrderState.REQUESTED, ("cancelled",), "failed"),
     ],
 )
 def test_a_task_has_the_status_of_its_order_and_then_of_its_jobs(

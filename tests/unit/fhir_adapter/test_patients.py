@@ -106,6 +106,67 @@ def test_merges_are_followed_by_links_in_both_directions_and_by_announcement(sto
     assert pair(store, survivors=lambda one: merged.get(one, ())) == ("Patient/new", ["merged-identifier"])
 
 
+@pytest.mark.requirement("FHIR-PAIR-001")
+@pytest.mark.parametrize(
+    "stranger",
+    [PatientIdentifier("Q-5", "http://ris.example"), PatientIdentifier("Q-5"), PatientIdentifier("Q-5", MRN)],
+)
+@pytest.mark.parametrize("origin", [OrderOrigin.HL7V2, OrderOrigin.WEBHOOK, OrderOrigin.FHIR])
+def test_an_order_for_somebody_who_is_not_shown_to_be_the_patient_is_a_contradiction(store, stranger, origin):
+    store.transact(transaction(patient()))
+    placed = replace(order(patient=stranger), origin=origin)
+    with pytest.raises(PatientMismatch, match="different patients, from the Patient ID, the order"):
+        pair(store, placed=placed, accept=("study-uid", "order"))
+
+
+@pytest.mark.requirement("FHIR-PAIR-001")
+def test_an_order_may_name_its_patient_by_reference_and_by_a_number_that_is_not_kept_here(store):
+    store.transact(transaction(patient()))
+    placed = order(subject_reference="Patient/p1", patient=PatientIdentifier("9", "http://ris.example"))
+    assert pair(store, placed=placed) == ("Patient/p1", ["identifier", "order"])
+
+
+@pytest.mark.requirement("FHIR-PAIR-001")
+def test_a_patient_of_another_server_is_not_ours_though_the_id_is_the_same(store):
+    theirs = "https://other.example/fhir/Patient/p1"
+    store.transact(transaction(patient(), study("p1") | {"subject": {"reference": theirs}}))
+    for series in (SERIES, UNKNOWN):
+        with pytest.raises(PatientMismatch):
+            pair(store, series, accept=("study-uid",))
+    store.transact(transaction(study("p1")))
+    for series in (SERIES, UNKNOWN):
+        with pytest.raises(PatientMismatch):
+            pair(store, series, order(subject_reference=theirs), accept=("order",))
+
+
+@pytest.mark.requirement("FHIR-PAIR-001")
+@pytest.mark.parametrize("number", ["A7", ""])
+def test_without_a_system_of_accession_numbers_none_is_evidence(store, number):
+    nameless = {"resourceType": "ImagingStudy", "id": "s1", "status": "available", "subject": {"reference": "Patient/p1"},
+                "identifier": [{"system": "urn:dicom:uid", "value": "urn:oid:1.2.3"}, {"value": "A7"}, {"use": "usual"}]}  # fmt: skip
+    store.transact(transaction(patient(), nameless))
+    found = EhrReader(store, salt=SALT).pairing_sources(replace(SERIES, accession=AccessionNumber(number)))
+    assert [pointer.kind for pointer in found.pointers] == ["study-uid"]
+
+
+@pytest.mark.requirement("FHIR-PAIR-001")
+@pytest.mark.parametrize(
+    "number",
+    [
+        {"system": "http://hl7.org/fhir/sid/us-ssn"},
+        {"system": "urn:oid:2.16.840.1.113883.4.3.25"},
+        {"type": concept("PPN", "Passport", "http://terminology.hl7.org/CodeSystem/v2-0203")},
+    ],
+)
+def test_a_patient_id_without_an_issuer_is_no_social_security_licence_or_passport_number(store, number):
+    store.transact(transaction(patient(identifier=[{"value": "123", **number}])))
+    nameless = replace(SERIES, patient=PatientIdentifier("123"))
+    with pytest.raises(PatientMismatch, match="no patient"):
+        pair(store, nameless)
+    store.transact(transaction(patient(mrn="123")))
+    assert pair(store, nameless) == ("Patient/p1", ["identifier-value"])
+
+
 @pytest.mark.requirement("FHIR-CTX-002")
 def test_a_restricting_label_on_the_study_of_the_series_forbids_the_use(store):
     label = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}
@@ -146,6 +207,19 @@ def test_a_type_that_the_server_does_not_offer_is_missing_and_is_not_asked_for(s
     assert "Observation: not offered by the server" not in context.missing
     reader.pairing_sources(SERIES)
     assert (server.searched, server.asked) == (["Patient"], 1)
+
+
+@pytest.mark.requirement("FHIR-CTX-002")
+def test_a_server_that_offers_no_consent_is_enough_only_where_the_site_says_so(store):
+    store.transact(transaction(patient(), observation()))
+    server = Server(store, "Patient", "Observation")
+    with pytest.raises(ConsentMissing, match="consent could not be checked"):
+        EhrReader(server, salt=SALT).snapshot("Patient/p1", SCAN)
+    allowed = EhrReader(server, salt=SALT, consent_elsewhere=True)
+    assert allowed.snapshot("Patient/p1", SCAN).consent.startswith("consent could not be checked")
+    store.transact(transaction(patient(meta={"security": [{"code": "R"}]})))
+    with pytest.raises(ConsentMissing, match="label R"):
+        allowed.snapshot("Patient/p1", SCAN)
 
 
 def test_a_server_of_another_version_of_fhir_is_refused():

@@ -6,8 +6,18 @@ from hypothesis import strategies as st
 
 from domain.errors import PeerAnswerInvalid, RequestInvalid
 from domain.identifiers import PatientIdentifier
-from fhir_adapter.local.index import tokens
-from fhir_adapter.search import escape, identifier_token, matches, next_link, split_escaped, split_reference, unescape
+from fhir_adapter.local.values import tokens
+from fhir_adapter.search import (
+    escape,
+    identifier_token,
+    matches,
+    next_link,
+    own_reference,
+    refers_to,
+    split_escaped,
+    split_reference,
+    unescape,
+)
 
 
 @given(st.text(min_size=1, max_size=30), st.text(max_size=30))
@@ -51,3 +61,27 @@ def test_a_reference_that_is_no_type_and_id_is_refused_without_repeating_it(refe
     with pytest.raises(RequestInvalid) as caught:
         split_reference(reference)
     assert reference not in caught.value.found
+
+
+@pytest.mark.requirement("FHIR-PAIR-001")
+@pytest.mark.parametrize(
+    ("reference", "ours"),
+    [
+        ("Patient/a", True),
+        ("Patient/a/_history/2", True),
+        ("https://ehr.example/fhir/Patient/a", True),
+        ("https://ehr.example/fhir/Patient/a/_history/2", True),
+        ("https://ehr.example/fhir2/Patient/a", False),
+        ("https://ehr.example/Patient/a", False),
+        ("https://ehr.example/fhir/tenant/Patient/a", False),
+        ("https://other.example/fhir/Patient/a", False),
+        ("https://other.example/https://ehr.example/fhir/Patient/a", False),
+        ("Patient/ab", False),
+        ("#a", False),
+        (None, False),
+    ],
+)
+def test_an_absolute_reference_is_the_servers_own_only_below_its_base_url(reference, ours):
+    assert refers_to(reference, "Patient/a", "https://ehr.example/fhir") is ours
+    if ours and reference.startswith("https"):
+        assert own_reference(reference) is None  # our own store has no base URL: it resolves at intake

@@ -37,12 +37,12 @@ def test_a_coded_value_keeps_its_codings_and_its_interpretation():
     fact = only_fact(
         observation(
             valueQuantity=None,
-            valueCodeableConcept=concept("LA6577-6", "Negative"),
+            valueCodeableConcept=concept("LA6576-8", "Positive"),
             interpretation=[concept("N", "Normal", f"{THO}/v3-ObservationInterpretation")],
             status="preliminary",
         )
     )
-    assert fact.value_codings == (Coding(LOINC, "LA6577-6", "Negative"),)
+    assert fact.value_codings == (Coding(LOINC, "LA6576-8", "Positive"),)
     assert [coding.code for coding in fact.interpretation] == ["N"]
     assert (fact.verification, fact.negated) == ("preliminary", False)
 
@@ -87,7 +87,10 @@ def test_what_is_denied_is_a_negated_fact_whose_value_is_false(resource):
 
 
 @pytest.mark.requirement("FHIR-CTX-003")
-@pytest.mark.parametrize("code", [(SNOMED, "2667000"), (SNOMED, "260415000"), (f"{THO}/v2-0136", "N"), (LOINC, "LA9634-2")])
+@pytest.mark.parametrize(
+    "code",
+    [(SNOMED, "2667000"), (SNOMED, "260385009"), (SNOMED, "373067005"), (f"{THO}/v2-0136", "N"), (LOINC, "LA6577-6")],
+)
 def test_an_observation_coded_as_absent_is_negated_and_its_text_alone_is_not(code):
     absent = observation(valueQuantity=None, valueCodeableConcept=concept(code[1], "Absent", code[0]))
     assert only_fact(absent).negated
@@ -157,3 +160,102 @@ def test_a_fact_that_an_older_version_kept_can_still_be_read():
     kept = b'{"codings": [], "text": "BMI", "value": 27.5, "unit": "kg/m2", "effective_at": null, "source_reference": "x"}'
     fact = TypeAdapter(ClinicalFact).validate_json(kept)
     assert (fact.negated, fact.verification, fact.value_codings) == (False, "", ())
+
+
+def allergy(code, **more):
+    return {"resourceType": "AllergyIntolerance", "id": "a", "patient": {"reference": "Patient/p1"}, "recordedDate": DAY,
+            "code": code, **more}  # fmt: skip
+
+
+@pytest.mark.requirement("FHIR-CTX-003")
+@pytest.mark.parametrize("code", ["refuted", "entered-in-error", "confirmed"])
+@pytest.mark.parametrize("system", [None, "http://hl7.org/fhir/condition-ver-status", "text"])
+def test_a_status_without_a_code_of_its_value_set_leaves_the_record_out(code, system):
+    coding = without_none({"system": system, "code": code})
+    stated = {"text": code} if system == "text" else {"coding": [coding]}
+    for record in (condition(verificationStatus=stated), condition(clinicalStatus=stated), allergy({"text": "x"}) | {
+        "verificationStatus": stated
+    }):  # fmt: skip
+        context = context_of(record)
+        assert context.facts == ()
+        assert [entry.reason.endswith("status without a code of its value set") for entry in context.left_out] == [True]
+
+
+@pytest.mark.requirement("FHIR-CTX-003")
+@pytest.mark.parametrize(
+    "ended", [{"abatementAge": {"value": 40}}, {"abatementString": "2019"}, {"abatementRange": {"low": {"value": 1}}}]
+)
+def test_any_abatement_ends_a_condition(ended):
+    assert only_fact(condition(clinicalStatus=None, **ended)).value == "resolved"
+
+
+@pytest.mark.requirement("FHIR-CTX-003")
+def test_a_record_that_says_that_there_is_none_is_negated_and_one_that_nothing_is_known_is_left_out():
+    ips = "http://hl7.org/fhir/uv/ips/CodeSystem/absent-unknown-uv-ips"
+    none = [
+        allergy(concept("409137002", "No known drug allergy", SNOMED)),
+        allergy(concept("no-known-allergies", "No known allergies", ips)),
+        condition(code=concept("160245001", "No current problems or disability", SNOMED)),
+        base("MedicationStatement", status="active", effectiveDateTime=DAY,
+             medicationCodeableConcept=concept("no-known-medications", "No known medications", ips)),
+        base("Procedure", status="completed", performedDateTime=DAY, code=concept("no-known-procedures", "None", ips)),
+    ]  # fmt: skip
+    assert [(fact.negated, fact.value) for fact in context_of(*none).facts] == [(True, False)] * 5
+    unknown = context_of(allergy(concept("no-allergy-info", "No information", ips)))
+    assert (unknown.facts, unknown.left_out[0].reason) == ((), "AllergyIntolerance: nothing is known")
+
+
+@pytest.mark.requirement("FHIR-CTX-003")
+def test_an_interpretation_as_negative_denies_a_finding_and_leaves_a_number_a_number():
+    negative = [concept("NEG", "Negative", f"{THO}/v3-ObservationInterpretation")]
+    seen = only_fact(observation(valueQuantity=None, valueCodeableConcept={"text": "see note"}, interpretation=negative))
+    assert seen.negated
+    assert not only_fact(observation(interpretation=negative)).negated
+
+
+def test_a_component_that_is_modified_by_an_extension_is_left_out():
+    modified = {
+        "code": concept("8480-6", "Systolic"),
+        "valueInteger": 120,
+        "modifierExtension": [{"url": "http://x.example/not"}],
+    }
+    context = context_of(observation(valueQuantity=None, component=[modified]))
+    assert context.facts == ()
+    assert "Observation: modifier extension" in {entry.reason for entry in context.left_out}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"status": "entered-in-error"}, "medication entered in error"),
+        ({"meta": {"security": [{"system": f"{THO}/v3-Confidentiality", "code": "R"}]}}, "security label of the medication"),
+        ({"modifierExtension": [{"url": "http://x.example/not"}]}, "modifier extension"),
+    ],
+)
+def test_a_medication_that_may_not_be_read_states_nothing_wherever_it_stands(wrong, reason):
+    drug = {"resourceType": "Medication", "id": "m", "code": concept("3", "Aspirin"), **wrong}
+    order = base("MedicationRequest", status="active", intent="order", authoredOn=DAY)
+    held = order | {"medicationReference": {"reference": "Medication/m", "display": "Aspirin"}}
+    within = order | {"medicationReference": {"reference": "#m"}, "contained": [drug]}
+    for one, medications in ((held, {"Medication/m": raw(drug)[0]}), (within, {})):
+        context = clinical_context(
+            raw(patient())[0], raw(one), as_of=SCAN, salt=SALT, consent="checked", medications=medications
+        )
+        assert (context.facts, [entry.reason for entry in context.left_out]) == ((), [f"MedicationRequest: {reason}"])
+
+
+@pytest.mark.parametrize(
+    ("status", "end", "value"),
+    [("completed", "2001-02-01", "completed"), ("active", "2001-02-01", "completed"), ("stopped", None, "stopped"),
+     ("completed", "2021-02-01", None), ("active", None, None)],
+)  # fmt: skip
+def test_a_medication_that_was_taken_until_before_the_scan_is_past(status, end, value):
+    taken = base("MedicationStatement", status=status, dateAsserted="2001-01-01", medicationCodeableConcept={"text": "Warfarin"},
+                 effectivePeriod=without_none({"start": "2001-01-01", "end": end}))  # fmt: skip
+    assert only_fact(taken).value == value
+
+
+def test_a_side_that_is_only_text_is_kept_beside_the_codes():
+    assert only_fact(observation(bodySite={"text": "Left"})).body_site == (Coding("", "", "Left"),)
+    organ = concept("3556000", "Hippocampus", SNOMED) | {"text": "Left hippocampus"}
+    assert [one.display for one in only_fact(observation(bodySite=organ)).body_site] == ["Hippocampus", "Left hippocampus"]

@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.clinical import ClinicalContext, ClinicalFact, Coding
 from domain.errors import RequestInvalid
-from multimodal.concepts import MEASUREMENT_SYSTEM, kind_of, pick_values
+from multimodal.concepts import MEASUREMENT_SYSTEM, kind_of, pick_values, side_of
 
 _KINDS = ("hippocampus-anterior-volume", "hippocampus-posterior-volume", "hippocampus-volume")
 _DAY = datetime(2026, 1, 10, tzinfo=UTC)
@@ -42,6 +42,7 @@ def test_a_text_names_a_concept_only_if_it_says_nothing_else(text: str, kind: st
     assert kind_of(_fact(1.0, text=text)) == kind
 
 
+@settings(deadline=None)  # the first example loads the registry of units
 @given(st.floats(1000, 4000), st.sampled_from([("mm3", 1.0), ("cm3", 1e-3), ("mL", 1e-3), ("uL", 1.0)]))
 def test_any_volume_unit_means_the_same_volume(volume_mm3: float, unit: tuple[str, float]) -> None:
     picked = pick_values(_context(_fact(volume_mm3 * unit[1], unit[0], kind=_KINDS[2])), (), _KINDS)
@@ -90,3 +91,19 @@ def test_an_order_or_a_study_of_the_same_name_does_not_stand_before_the_measured
     ordered = _fact("requested", "", kind=_KINDS[2], day=9)
     picked = pick_values(_context(_fact(1500.0, kind=_KINDS[2], day=2), ordered), (), [_KINDS[2]])
     assert [one.value for one in picked.values] == [1500.0]
+
+
+def test_a_final_number_stands_before_a_preliminary_one_of_its_time_and_two_final_ones_that_differ_are_none() -> None:
+    final = replace(_fact(3.0, "cm3", kind=_KINDS[2]), verification="final", source_reference="Observation/a")
+    preliminary = replace(_fact(2500.0, kind=_KINDS[2]), verification="preliminary", source_reference="Observation/z")
+    assert [one.value for one in pick_values(_context(final, preliminary), (), [_KINDS[2]]).values] == [pytest.approx(3000.0)]
+    same = replace(preliminary, value=3000.0, verification="amended")
+    assert [one.value for one in pick_values(_context(final, same), (), [_KINDS[2]]).values] == [pytest.approx(3000.0)]
+    other = replace(preliminary, verification="amended")
+    assert pick_values(_context(final, other), (), [_KINDS[2]]).missing == ((_KINDS[2], "contradictory values of one time"),)
+
+
+def test_a_side_that_is_only_text_is_a_side() -> None:
+    both = [replace(_fact(1.0, kind=_KINDS[2]), body_site=(Coding("", "", side),)) for side in ("Left hippocampus", "Right")]
+    assert [side_of(fact) for fact in both] == ["left", "right"]
+    assert pick_values(_context(*both), (), [_KINDS[2]]).missing == ((_KINDS[2], "ambiguous side"),)

@@ -52,7 +52,7 @@ def test_bundle_is_taken_read_back_and_found_by_identifier(client: TestClient) -
 def test_a_bad_body_is_answered_by_an_operation_outcome_and_nothing_is_kept(
     client: TestClient, content: bytes, status: int
 ) -> None:
-    answer = client.post("/fhir", content=content)
+    answer = client.post("/fhir", content=content, headers={"Content-Type": "application/fhir+json"})
     assert answer.status_code == status
     assert answer.json()["resourceType"] == "OperationOutcome"
     assert client.get("/fhir/Patient").json()["total"] == 0

@@ -154,3 +154,39 @@ def test_keys_are_asked_for_at_most_once_a_minute_and_stay_while_their_host_is_d
     assert keys.find("two") is not None
     assert keys.find("made-up") is None
     assert asked == [0.0, 61.0, 1_000.0]
+
+
+@pytest.mark.requirement("FHIR-AUTH-005")
+def test_a_key_of_an_unknown_kind_does_not_take_the_others_with_it(tmp_path):
+    odd = [
+        {"kty": "EC", "crv": "P-999", "x": "AA", "y": "AA", "kid": "odd"},
+        {"kty": "RSA", "kid": "none"},
+        {"kty": "EC", "crv": 5},
+    ]
+    file = tmp_path / "jwks.json"
+    file.write_bytes(json.dumps({"keys": [*odd, KEY.as_dict(private=False)]}).encode())
+    keys = IssuerKeys(file=str(file))
+    assert keys.find("one") is not None
+    assert keys.find("odd") is None
+
+
+@pytest.mark.requirement("FHIR-AUTH-005")
+def test_keys_end_when_their_host_cannot_be_asked_for_an_hour(monkeypatch):
+    now, answers = [0.0], [jwks(KEY), PeerUnreachable("x", allowed="y", action="z")]
+    keys = IssuerKeys(url="https://auth.example/jwks", monotonic=lambda: now[0])
+
+    def fetched(_self):
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(issuer_keys.IssuerKeys, "_fetched", fetched)
+    for now[0] in (0.0, 1_000.0, 3_500.0):
+        assert keys.find("one") is not None
+    now[0] = 3_700.0
+    with pytest.raises(PeerUnreachable):
+        keys.find("one")
+    answers[:] = [jwks(KEY)]
+    now[0] = 3_800.0
+    assert keys.find("one") is not None

@@ -44,6 +44,7 @@ def test_example_file_with_every_line_in_force_means_the_defaults(tmp_path: Path
             "",
         ),
         ('[pairing]\ntimezone = "Europe/Nowhere"\n', "pairing.timezone", ""),
+        ('[pairing]\naccept = ["accession"]\n', "accession_system is empty", ""),
         ('[publication]\nimage = "modern"\n', "publication.image", ""),
         ("not toml", "veraicon.toml", "config example"),
         ('[http]\nhost = "0.0.0.0"\n', "http.token", ""),

@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from domain.errors import PeerAnswerInvalid, PeerError, PeerRefused, PeerUnreachable, Retry
+from domain.errors import ConfigurationError, PeerAnswerInvalid, PeerError, PeerRefused, PeerUnreachable, Retry
 from domain.identifiers import PatientIdentifier
 from domain.ordering import JobNews, News, Order, OrderOrigin, OrderState
 from tests.peers.http_stub import answering, stub
@@ -93,6 +93,18 @@ def test_a_weak_secret_is_refused_at_start(secret: str) -> None:
         WebhookSettings(name="engine", url="http://h", secret=secret)
 
 
+@pytest.mark.parametrize("url", ["http://[::1/x", "http://h:99999/", "https://:443/x", "http://user:word@h/", "http://a b/"])
+def test_a_url_that_nothing_can_be_sent_to_is_refused_at_start(url: str) -> None:
+    with pytest.raises(ValidationError, match="url"):
+        WebhookSettings(name="engine", url=url, secret=NEW)
+
+
+def test_a_url_that_slipped_through_is_an_error_that_is_noted() -> None:
+    settings = WebhookSettings(name="engine", url="http://h", secret=NEW).model_copy(update={"url": "http://[::1/x"})
+    with pytest.raises(ConfigurationError, match="engine"):
+        WebhookChannel(settings).send(NEWS)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     senders = [{"name": "his", "secret": NEW}]
@@ -128,6 +140,28 @@ def test_a_signed_call_is_one_order_however_often_it_comes(client: TestClient, s
 
 
 @pytest.mark.requirement("WEBHOOK-IN-001")
+def test_another_order_under_a_reference_that_is_worked_on_is_refused_and_not_dropped(client: TestClient, site: Site) -> None:
+    asked = {"reference": "4711", "accession": "ACC-9", "ask": {"hippocampus-volume": "3.1 cm3"}}
+    order = _post(client, asked).json()["order"]
+    site.orders.requested(site.orders.row(order), ["job-1"], rule="r")
+    assert _post(client, asked, call="c2").status_code == 202
+    refused = _post(client, asked | {"accession": "ACC-10"}, call="c3")
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:veraicon:error:VI-2015")
+    assert _post(client, {"reference": "early", "cancel": True}).json()["state"] == "revoked"
+    late = _post(client, {"reference": "early", "accession": "ACC-1"}, call="c4")
+    assert (late.status_code, late.json()["state"]) == (202, "revoked"), "taken back before it came"
+
+
+@pytest.mark.requirement("WEBHOOK-IN-001")
+def test_an_unknown_sender_is_answered_as_a_known_one_with_a_wrong_signature(client: TestClient) -> None:
+    asked = {"accession": "A"}
+    for more in ({}, {"late_s": 400}):
+        known, unknown = (_post(client, asked, secret=OLD, to=to, **more) for to in ("his", "nobody"))
+        assert (known.status_code, known.content) == (unknown.status_code, unknown.content)
+    assert client.post("/hooks/webhook/his").content == client.post("/hooks/webhook/nobody").content
+
+
+@pytest.mark.requirement("WEBHOOK-IN-001")
 def test_a_call_that_is_unsigned_altered_old_or_of_nobody_is_refused(client: TestClient) -> None:
     asked = {"accession": "A"}
     refused = [
@@ -144,6 +178,7 @@ def test_a_call_that_is_unsigned_altered_old_or_of_nobody_is_refused(client: Tes
 
 @pytest.mark.requirement("WEBHOOK-IN-001")
 @pytest.mark.parametrize("content", [
+    b'{"accession": "A", "accession": "B"}', {"accession": "A\0"}, {"accession": "A", "reference": "\n"},
     b"{", b"\xff", b"[]", {}, {"accession": 7}, {"study_uid": "x"}, {"accession": "A", "samples": -1}, {"accession": "A", "shoe": 9},
     {"accession": "A", "ask": {"hippocampus-volume": "big"}},
 ])  # fmt: skip

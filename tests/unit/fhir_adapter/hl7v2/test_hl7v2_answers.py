@@ -37,6 +37,15 @@ def test_an_acknowledgement_echoes_the_control_id_and_says_why_in_err() -> None:
     assert str(err[7]) == r"A\F\B"
 
 
+@pytest.mark.parametrize(("name", "codec"), [("UNICODE UTF-8", "utf-8"), ("8859/1", "latin-1")])
+def test_an_acknowledgement_names_its_sender_as_it_was_written(name: str, codec: str) -> None:
+    sent = orm(sender="K\u00d6LN|NORD", rest=f"||||||{name}").decode("utf-8").encode(codec)
+    header = read_header(sent)
+    assert header.sender == "K\u00d6LN|NORD"
+    ack = acknowledgement(header, accept=False, verdict=Verdict.ACCEPT, error=None, now=_NOW, us=_US, control_id="X1")
+    assert "|K\u00d6LN|NORD|" in ack.decode(codec)
+
+
 @pytest.mark.requirement("HL7-ACK-002")
 def test_table_0155_decides_who_is_answered() -> None:
     answers = {one: (wanted(one, Verdict.ACCEPT), wanted(one, Verdict.ERROR)) for one in ("AL", "NE", "ER", "SU", "")}
@@ -69,13 +78,42 @@ def test_a_result_is_filed_by_the_order_and_says_first_that_it_is_synthetic() ->
     assert str(message["PID"][0][3]) == "P1^^^HOSP^MR"
     assert str(message["PID"][0][5]) == "NOBODY^TEST"
     obr = message["OBR"][0]
-    assert [str(obr[number]) for number in (2, 4, 18, 25)] == ["4711^RIS", "generate^Synthetic volume^99VERAICON", "A77", "F"]
+    assert [str(obr[number]) for number in (2, 4, 18, 25)] == ["4711^RIS", "generate^Synthetic volume^99VERAICON", "", "F"]
+    assert str(obr[3]).endswith("^VERAICON")
     values = [str(one[5]) for one in message["OBX"]]
     assert values[0] == SYNTHETIC
     assert {"2.25.1", "2.25.2", "32", "Provenance/p1", "http://v/2.25.1"} <= set(values)
     assert [str(one[11]) for one in message["OBX"]][-1] == "X"
     assert "VI-4001" in values[-1]
     assert all("99VERAICON" in str(one[3]) or "DCM" in str(one[3]) for one in message["OBX"]), "no code of an examination"
+
+
+@pytest.mark.requirement("HL7-RESULT-001")
+@pytest.mark.parametrize("jobs", [(_MADE,), ()])
+@pytest.mark.parametrize("code", ["70551^MRI^C4", "70551^MRI^C4^generate^Synthetic volume^99VERAICON"])
+def test_an_order_of_an_examination_is_neither_closed_nor_cancelled_by_what_a_rule_made_of_it(
+    code: str, jobs: tuple[JobNews, ...]
+) -> None:
+    content = orm(code=code, accession="A77")
+    news = _news(content, jobs=jobs)
+    for kind in (ORU, MDM):
+        told = result_message(news, read_message(content), kind, us=_US, receiver=_RECEIVER, link_of=lambda _job: "").decode()
+        lines = {line[:3]: line for line in told.split("\r") if not line.startswith("OBX")}
+        numbered = "".join(lines[name] for name in ("ORC", "OBR", "TXA") if name in lines)
+        assert not [one for one in ("4711", "A77", "70551") if one in numbered]
+        assert "placer 4711, placer field 1 A77" in told, "a person is told in words"
+    orc, obr = (hl7.parse(result_message(news, read_message(content), ORU, us=_US, receiver=_RECEIVER, link_of=str).decode()))[
+        2:4
+    ]
+    assert len(orc) < 6 or not str(orc[5])
+    assert str(obr[4]) == "generate^Synthetic volume^99VERAICON"
+    assert len(obr) < 26
+
+
+def test_what_became_of_a_test_order_is_a_test() -> None:
+    content = orm().replace(b"|1|P|2.5.1", b"|1|T|2.5.1")
+    told = result_message(_news(content), read_message(content), ORU, us=_US, receiver=_RECEIVER, link_of=lambda _job: "")
+    assert str(hl7.parse(told.decode())["MSH"][0][11]) == "T"
 
 
 @pytest.mark.requirement("HL7-RESULT-001")

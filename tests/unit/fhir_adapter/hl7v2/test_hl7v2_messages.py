@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors import BodyTooLarge, BodyUnsupported, PatientMismatch, RequestInvalid, VeraiconError
+from domain.errors import BodyUnsupported, PatientMismatch, RequestInvalid, VeraiconError
 from domain.identifiers import PatientIdentifier
 from fhir_adapter.hl7v2.identities import Issuers
 from fhir_adapter.hl7v2.merging import Merge, merges_of
 from fhir_adapter.hl7v2.message import read_message
-from fhir_adapter.hl7v2.mllp import Framer, framed
+from fhir_adapter.hl7v2.mllp import Framer, Overlong, framed
 from fhir_adapter.hl7v2.orders import Action, AskedOrder, OrderReading, orders_of
 from fhir_adapter.hl7v2.texts import Delimiters, decode, escape, unescape
 from tests.builders_hl7v2 import STUDY, adt, msh, orm
@@ -50,10 +50,23 @@ def test_a_block_without_its_last_carriage_return_is_taken() -> None:
     assert Framer(100).feed(b"\x0bone\x1c\x0btwo\x1c") == [b"one", b"two"]
 
 
-def test_an_endless_block_is_refused() -> None:
+@pytest.mark.requirement("HL7-MLLP-001")
+@given(st.lists(st.integers(0, 6100)))
+def test_a_block_that_is_too_long_costs_none_of_its_neighbours_in_any_split(cuts: list[int]) -> None:
+    long = b"MSH|" + b"x" * 6000
+    stream = framed(b"before") + framed(long) + framed(b"after")
+    framer, found, begin = Framer(5000), [], 0
+    for cut in [*sorted(min(one, len(stream)) for one in cuts), len(stream)]:
+        found += framer.feed(stream[begin:cut])
+        begin = max(begin, cut)
+    assert found == [b"before", Overlong(long[:4096]), b"after"]
+
+
+def test_an_endless_block_is_known_as_one_and_not_held() -> None:
     framer = Framer(10)
-    with pytest.raises(BodyTooLarge):
-        framer.feed(b"\x0b" + b"x" * 12)
+    for _ in range(3):
+        assert framer.feed(b"\x0b" + b"x" * 12) == []
+        assert (framer.inside, framer.overflown) == (True, True)
 
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -75,12 +88,42 @@ def test_any_text_survives_escaping_in_utf_8(text: str, delimiters: Delimiters) 
     assert unescape(decode(sent.encode("utf-8"), "UNICODE UTF-8"), delimiters) == text
 
 
-@pytest.mark.parametrize(("name", "codec"), [("8859/1", "latin-1"), ("UNICODE UTF-8", "utf-8"), ("8859/15", "iso8859-15")])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("8859/1", "latin-1"),
+        ("8859-1", "latin-1"),
+        ("ISO IR100", "latin-1"),
+        ("UNICODE UTF-8", "utf-8"),
+        ("utf8", "utf-8"),
+        ("8859/15", "iso8859-15"),
+    ],
+)
 def test_characters_are_read_by_msh_18(name: str, codec: str) -> None:
     content = orm(rest=f"||||||{name}").replace(b"TEST", "M\u00fcller".encode(codec))
     pid = read_message(content).first("PID")
     assert pid is not None
     assert pid.text(5, 2) == "M\u00fcller"
+
+
+def test_a_site_says_what_an_empty_msh_18_means() -> None:
+    content = orm().replace(b"TEST", "M\u00fcller".encode("latin-1"))
+    with pytest.raises(RequestInvalid):
+        read_message(content)
+    message = read_message(content, "8859/1")
+    pid = message.first("PID")
+    assert pid is not None
+    assert pid.text(5, 2) == "M\u00fcller"
+    assert message.header.character_set == "8859/1"
+
+
+def test_an_explicit_null_says_nothing_wherever_it_stands() -> None:
+    (one,) = _orders(orm(placer='""^RIS').replace(b"||generate", b"|F1|generate"))
+    assert one.order.reference == "filler F1"
+    with pytest.raises(PatientMismatch):
+        _orders(orm(patient='""^^^HOSP^MR'))
+    (of_nobody,) = _orders(orm(patient='P1^^^""^MR'))
+    assert of_nobody.order.patient == PatientIdentifier("P1", "http://default.example")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +184,34 @@ def test_an_imaging_order_names_its_images_in_ipc() -> None:
     assert (second.accession, second.study_uid, second.reference) == ("ACC2", "1.2.4", "placer 2^RIS")
 
 
+def _steps(*steps: tuple[str, str, str]) -> bytes:
+    """Return an ORM with an ORC of the same number for each code, accession and ORC-1."""
+    segments = [msh("ORM^O01"), "PID|1||P1^^^HOSP^MR"]
+    for code, accession, control in steps:
+        segments += [f"ORC|{control}|88^RIS", "|".join(["OBR", "1", "88^RIS", "", code, *[""] * 13, accession])]
+    return ("\r".join([*segments, f"ZDS|{STUDY}"]) + "\r").encode()
+
+
+@pytest.mark.requirement("HL7-ORDER-001")
+def test_the_steps_of_one_procedure_are_one_order_and_other_images_under_its_number_are_refused() -> None:
+    (one,) = _orders(_steps(("70551^MRI^C4", "A1", "NW"), ("generate^^99VERAICON", "A1", "NW")))
+    assert ([code.code for code in one.order.codes], one.order.names_us) == (["70551", "generate"], True)
+    for other in (("70551^MRI^C4", "A2", "NW"), ("70551^MRI^C4", "A1", "CA")):
+        with pytest.raises(RequestInvalid, match="one order number"):
+            _orders(_steps(("70551^MRI^C4", "A1", "NW"), other))
+    with pytest.raises(RequestInvalid, match="two IPC"):
+        _orders(orm(study="", more=("IPC|A|R|1.2.3", "IPC|A|R|1.2.4")))
+
+
+def test_a_type_of_identifier_that_is_not_taken_is_named() -> None:
+    (one,) = _orders(orm(patient="P1^^^HOSP^MRN"))
+    assert one.order.patient == PatientIdentifier("P1", "http://hospital.example/mrn")
+    with pytest.raises(PatientMismatch, match=r"of types AN, XX \(CX-5\)"):
+        _orders(orm(patient="P1^^^HOSP^XX~P2^^^HOSP^AN"))
+    reading = OrderReading(Issuers({"HOSP": "h"}, types=("XX",)))
+    assert orders_of(read_message(orm(patient="P1^^^HOSP^XX")), reading, _NOW)[0].order.patient == PatientIdentifier("P1", "h")
+
+
 @pytest.mark.requirement("HL7-ORDER-002")
 def test_a_cancellation_names_the_order_that_it_takes_back() -> None:
     (asked,), (back,) = _orders(orm("1")), _orders(orm("2", control="CA", study=""))
@@ -159,6 +230,8 @@ def test_a_cancellation_names_the_order_that_it_takes_back() -> None:
         (orm(more=("IPC|A|B|1.2.3",)), RequestInvalid),
         (orm(control="RP"), BodyUnsupported),
         (orm(more=("OBX|1|NM|samples^^99VERAICON||many",)), RequestInvalid),
+        (orm(more=("OBX|1|NM|hippocampus-volume^^99VERAICON||3~4|cm3",)), RequestInvalid),
+        (orm(more=("OBX|1|NM|hippocampus-volume^^99VERAICON||3|cm3|||||W",)), RequestInvalid),
         (orm(more=("PID|2||P9^^^HOSP",)), RequestInvalid),
     ],
 )
@@ -168,16 +241,18 @@ def test_an_order_that_could_mean_another_patient_or_study_is_refused(content: b
 
 
 @pytest.mark.requirement("HL7-ADT-001")
-def test_a_merge_retires_mrg_for_the_identifier_of_the_same_authority() -> None:
-    found = merges_of(read_message(adt("A40", "P2^^^HOSP^MR~9^^^X^SS", "P1^^^HOSP^MR")), _ISSUERS)
+@pytest.mark.parametrize("event", ["A40", "A30"])
+def test_a_merge_retires_mrg_for_the_identifier_of_the_same_authority(event: str) -> None:
+    found = merges_of(read_message(adt(event, "P2^^^HOSP^MR~9^^^X^SS", "P1^^^HOSP^MR")), _ISSUERS)
     system = "http://hospital.example/mrn"
     assert found == [Merge(PatientIdentifier("P1", system), PatientIdentifier("P2", system))]
 
 
 @pytest.mark.requirement("HL7-ADT-001")
 def test_what_is_no_merge_is_refused_or_not_needed() -> None:
-    with pytest.raises(BodyUnsupported):
-        merges_of(read_message(adt("A37", "P2^^^HOSP", "P1^^^HOSP")), _ISSUERS)
+    for event in ("A37", "A44", "A45"):
+        with pytest.raises(BodyUnsupported):
+            merges_of(read_message(adt(event, "P2^^^HOSP", "P1^^^HOSP")), _ISSUERS)
     with pytest.raises(PatientMismatch):
         merges_of(read_message(adt("A40", "P2", "P1^^^HOSP")), _ISSUERS)
     assert merges_of(read_message(adt("A41", "P2^^^HOSP", "P1^^^HOSP")), _ISSUERS) == []
