@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from domain.errors import RequestInvalid
 from domain.ordering import Order, OrderOrigin
-from fhir_adapter.hl7v2.message import read_message as read_hl7v2
 from fhir_adapter.hl7v2.orders import Action, orders_of
 from fhir_adapter.json_text import parse_json
 from fhir_adapter.ordering.codes import OPEN
@@ -18,7 +17,7 @@ from fhir_adapter.ordering.generate_operation import order_of_parameters
 from fhir_adapter.ordering.reading import Standing, order_of_resource, standing
 from fhir_adapter.store import RawResource
 from generators.cards import bundle_folder, read_card
-from veraicon.hl7v2.inbox import reading_of
+from veraicon.hl7v2.inbox import message_of, reading_of
 from veraicon.orders.book import OrderBook
 from veraicon.orders.channels import Channel
 from veraicon.orders.fhir_task import TaskChannel
@@ -147,6 +146,6 @@ def _of_resource(raw: RawResource, sender: str, now: datetime) -> AskedOrder:
 
 
 def _of_hl7v2(content: bytes, settings: Settings, *, sender: str, now: datetime) -> list[AskedOrder]:
-    found = orders_of(read_hl7v2(content), reading_of(settings), now)
+    found = orders_of(message_of(content, settings), reading_of(settings), now)
     orders = [(replace(one.order, sender=sender) if sender else one.order, one.action) for one in found]
     return [AskedOrder(order, _STANDINGS[action]) for order, action in orders]
