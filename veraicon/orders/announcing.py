@@ -73,16 +73,17 @@ class Announcements:
 
     def _asked_anew(self, order: Order, raw: RawResource, content: bytes, error: RequestInvalid | None = None) -> bool:
         held = self.book.find(order.order_id)
-        if held is None or held.state not in _TURNED_DOWN or not asks_anew(raw, _parsed(held.raw)):
+        if held is None or held.state not in _TURNED_DOWN or not asks_anew(raw, _kept(held.raw, raw)):
             return False
         return self.book.ask_anew(held, content, error)
 
 
-def _parsed(content: bytes) -> object:
+def _kept(content: bytes, heard: RawResource) -> object:
+    """Return what was kept of an order; where nobody can tell its version, as if it were the one that is heard now."""
     try:
-        return parse_json(content)
+        return parse_json(content) if content else None  # a call of $generate without a body
     except ValueError:
-        return None
+        return heard.body
 
 
 def _shown_reference(raw: RawResource) -> str:
