@@ -304,6 +304,13 @@ class StorageExhausted(VeraiconError):
     issue_type, http_status, dimse_status = "no-store", 507, 0xA700
 
 
+class DatabaseUnavailable(VeraiconError):
+    """The site's own database is locked, gone or full; nothing that was sent is lost on the sender's side."""
+
+    code, retry, exit_code = "VI-5005", Retry.BY_ITSELF, 75
+    issue_type, http_status, dimse_status = "transient", 503, 0xA700
+
+
 class PublicationError(VeraiconError):
     """A destination did not take the whole series."""
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from domain.errors import VeraiconError
+from domain.errors import DatabaseUnavailable, VeraiconError
 from fhir_adapter.outcomes import to_outcome
 from veraicon.api import fhir, health, hooks, jobs, log, metadata, models, operations, orders, series, webhooks
 from veraicon.api.dicomweb import qido, rendered, stow, wado
 from veraicon.api.dicomweb.answers import DICOMWEB, status_of
 from veraicon.api.refusals import as_outcome, as_problem, refusal
 from veraicon.api.security import challenge, gate
+from veraicon.failures import as_ours
 from veraicon.marking import picture_signer
 from veraicon.subscriptions.keeping import HOOKS, hook_token
 from veraicon.wiring import Site
 
+log_to = structlog.get_logger()
+
 FHIR_JSON = "application/fhir+json"
+_RETRY_AFTER_S = 5
 
 
 def create_app(site: Site, *, hearing: hooks.Hearing | None = None) -> FastAPI:
@@ -38,7 +44,7 @@ def create_app(site: Site, *, hearing: hooks.Hearing | None = None) -> FastAPI:
     ConfigurationError
         If the site's certificate for C2PA manifests cannot be used.
     """
-    app = FastAPI(title="Veraicon", version=version("veraicon"), docs_url=None, redoc_url=None)
+    app = FastAPI(title="Veraicon", version=version("veraicon"), openapi_url=None, docs_url=None, redoc_url=None)
     guarded = [Depends(gate(site.settings.http))]
     app.include_router(health.router(site))
     app.include_router(log.router(site), prefix="/log")
@@ -58,6 +64,8 @@ def create_app(site: Site, *, hearing: hooks.Hearing | None = None) -> FastAPI:
     app.add_exception_handler(VeraiconError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_refusal)
     app.add_exception_handler(RequestValidationError, _answer_refusal)
+    app.add_exception_handler(OperationalError, _answer_database)
+    app.add_exception_handler(Exception, _answer_fault)
     return app
 
 
@@ -83,6 +91,26 @@ def _answer_error(request: Request, error: Exception) -> JSONResponse:
     status = status_of(error) if request.url.path.startswith(DICOMWEB) and not headers else error.http_status
     body = {**problem(error), "status": status}
     return JSONResponse(body, status_code=status, media_type="application/problem+json", headers=headers)
+
+
+def _answer_database(request: Request, error: Exception) -> JSONResponse:
+    """Answer that the site's own database cannot be used now; its own message may hold what was sent, so it is not told."""
+    log_to.error("database unavailable", code=DatabaseUnavailable.code, error=type(error).__name__)
+    answer = _answer_error(
+        request,
+        DatabaseUnavailable(
+            found="the site's own database locked or not there",
+            allowed="a database that can be read and written",
+            action="send it again in a while; nothing of it was kept",
+        ),
+    )
+    answer.headers["Retry-After"] = str(_RETRY_AFTER_S)
+    return answer
+
+
+def _answer_fault(request: Request, error: Exception) -> JSONResponse:
+    """Answer a fault of ours by its place, in the form of the face that was called."""
+    return _answer_error(request, as_ours(error))
 
 
 def problem(error: VeraiconError) -> dict[str, object]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
 
+from fhir_adapter.local.store import LocalFhirStore
 from fhir_adapter.resource_types import STORED_TYPES
 from tests.builders_fhir import patient
 from veraicon.api.app import create_app
@@ -201,3 +203,19 @@ def test_a_site_with_a_fhir_server_claims_operations_alone(tmp_path: Path) -> No
         assert [one["type"] for one in rest["resource"]] == ["ImagingStudy", "OperationDefinition", "Patient"]
         assert caller.get("/fhir/OperationDefinition/generate").status_code == 200
         _outcome(caller.get("/fhir/Patient"), 422)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [(OperationalError("select secret", {}, Exception("database is locked")), 503), (KeyError("secret"), 500)]
+)
+def test_a_database_that_is_locked_and_a_fault_of_ours_are_answered_as_outcomes_without_what_they_hold(
+    site: Site, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(LocalFhirStore, "read", fail)
+    answer = TestClient(create_app(site), raise_server_exceptions=False).get("/fhir/Goal/v1")
+    _outcome(answer, status)
+    assert "secret" not in answer.text
+    assert (answer.headers.get("Retry-After") is not None) == (status == 503)
