@@ -47,21 +47,34 @@ class SeriesLimits:
     spacing_mm: ValueRange
     field_of_view_mm: tuple[ValueRange, ValueRange, ValueRange]
 
+    @property
+    def voxel_mm(self) -> float:
+        """Edge of the voxels that the model writes, mm: the middle of the spacings that it takes."""
+        return (self.spacing_mm.low + self.spacing_mm.high) / 2
+
 
 @dataclass(frozen=True, slots=True)
 class ConceptInput:
-    """A clinical number that the model obeys.
+    """A clinical fact that the model obeys.
 
     Attributes
     ----------
     kind : str
         Name of the concept (``hippocampus-anterior-volume``).
-    trained : ValueRange
-        Range of the value in training; outside it a request is refused.
+    trained : ValueRange or None
+        Range of a number in training; outside it a request is refused. None for a coded fact.
+    answers : tuple of str
+        What a coded fact can be; empty for a number.
     """
 
     kind: str
-    trained: ValueRange
+    trained: ValueRange | None
+    answers: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """What may be told, in words."""
+        return str(self.trained) if self.trained is not None else ", ".join(self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +167,7 @@ def card_content(card: ModelCard) -> dict[str, Any]:
     An entry that came with a later version and is empty is left out, so that the bytes and the digest of an older card stay.
     """
     content = asdict(card)
+    content["concepts"] = [_without_unset(concept, "answers") for concept in content["concepts"]]
     content["measured"] = [_without_unset(figure, "interval") for figure in content["measured"]]
     return _without_unset(content, "known_failures")
 
@@ -193,11 +207,11 @@ def require_in_trained_range(kind: str, value: float, card: ModelCard) -> float:
     """
     for concept in card.concepts:
         if concept.kind == kind:
-            if value in concept.trained:
+            if concept.trained is not None and value in concept.trained:
                 return value
             raise RequestInvalid(
                 found=f"a value of {kind} outside the range that {card.name} was trained on",
-                allowed=str(concept.trained),
+                allowed=concept.allowed,
                 action="ask for a value in this range, or use another model",
             )
     known = ", ".join(concept.kind for concept in card.concepts)

@@ -44,7 +44,7 @@ def input_rows(card: ModelCard) -> list[tuple[str, str]]:
     limits = card.limits
     rows = [("Modality", limits.modality), ("Spacing of each axis", str(limits.spacing_mm))]
     rows += [(f"Field of view, {axis}", str(one)) for axis, one in zip(AXES, limits.field_of_view_mm, strict=True)]
-    return rows + [(concept.kind, str(concept.trained)) for concept in card.concepts]
+    return rows + [(concept.kind, concept.allowed) for concept in card.concepts]
 
 
 def output_rows(card: ModelCard) -> list[tuple[str, str]]:

@@ -1,27 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from domain.clinical import ClinicalContext, ClinicalFact, Coding
-from domain.errors import RequestInvalid
-from multimodal.concepts import MEASUREMENT_SYSTEM, kind_of, pick_values, side_of
+from domain.clinical import ClinicalFact, Coding
+from multimodal.answers import answer_of
+from multimodal.concepts import CONCEPTS, MEASUREMENT_SYSTEM, YES_NO, kind_of, side_of
+from multimodal.conditioning import MODALITIES
+from multimodal.picking import concept_of
+from tests.unit.multimodal.fakes import LOINC, SNOMED, fact
 
 _KINDS = ("hippocampus-anterior-volume", "hippocampus-posterior-volume", "hippocampus-volume")
-_DAY = datetime(2026, 1, 10, tzinfo=UTC)
-
-
-def _fact(value: object, unit: str = "mm3", *, text: str = "", kind: str = "", day: int = 1) -> ClinicalFact:
-    codings = (Coding(MEASUREMENT_SYSTEM, kind),) if kind else ()
-    return ClinicalFact(codings, text or kind, value, unit, datetime(2026, 1, day, tzinfo=UTC), "Observation/x")  # type: ignore[arg-type]
-
-
-def _context(*facts: ClinicalFact) -> ClinicalContext:
-    return ClinicalContext("Patient/x", None, None, _DAY, facts, "sha256:0")
+_STROKE = Coding(SNOMED, "230690007", "Cerebrovascular accident")
 
 
 @pytest.mark.parametrize(
@@ -38,72 +27,86 @@ def _context(*facts: ClinicalFact) -> ClinicalContext:
         ("Amygdala volume", None),
     ],
 )
-def test_a_text_names_a_concept_only_if_it_says_nothing_else(text: str, kind: str | None) -> None:
-    assert kind_of(_fact(1.0, text=text)) == kind
-
-
-@settings(deadline=None)  # the first example loads the registry of units
-@given(st.floats(1000, 4000), st.sampled_from([("mm3", 1.0), ("cm3", 1e-3), ("mL", 1e-3), ("uL", 1.0)]))
-def test_any_volume_unit_means_the_same_volume(volume_mm3: float, unit: tuple[str, float]) -> None:
-    picked = pick_values(_context(_fact(volume_mm3 * unit[1], unit[0], kind=_KINDS[2])), (), _KINDS)
-    assert [(one.kind, one.unit) for one in picked.values] == [(_KINDS[2], "mm3")]
-    assert picked.values[0].value == pytest.approx(volume_mm3, rel=1e-9)
-
-
-def test_latest_value_wins_and_an_asked_one_stands_above_it() -> None:
-    context = _context(_fact(3000.0, kind=_KINDS[2], day=2), _fact(3100.0, kind=_KINDS[2], day=5))
-    assert [one.value for one in pick_values(context, (), _KINDS).values] == [3100.0]
-    asked = (_fact(2.9, "cm3", kind=_KINDS[2]),)
-    assert [round(one.value, 6) for one in pick_values(context, asked, _KINDS).values] == [2900.0]
-
-
-def test_left_and_right_without_a_way_to_choose_is_missing_with_its_reason() -> None:
-    both = (_fact(3000.0, text="Left hippocampal volume"), _fact(3300.0, text="Right hippocampal volume"))
-    picked = pick_values(_context(*both), (), _KINDS)
-    assert picked.values == ()
-    assert "side" in dict(picked.missing)[_KINDS[2]]
+def test_a_text_names_a_volume_only_if_it_says_nothing_else(text: str, kind: str | None) -> None:
+    assert kind_of(fact(1.0, text=text)) == kind
 
 
 @pytest.mark.parametrize(
-    ("value", "unit"), [(3.0, "kg"), (3.0, "furlongs"), ("large", "mm3"), (float("nan"), "mm3"), (True, "mm3")]
+    ("system", "code", "kind"),
+    [
+        (LOINC, "30525-0", "age"),
+        (LOINC, "46098-0", "sex"),
+        (LOINC, "72089-6", "nihss"),
+        (SNOMED, "450743008", "nihss"),
+        (LOINC, "75859-9", "modified-rankin"),
+        (LOINC, "39156-5", "bmi"),
+        (SNOMED, "275526006", "prior-stroke"),
+        (MEASUREMENT_SYSTEM, "arterial-territory", "arterial-territory"),
+        ("", "72089-6", None),
+    ],
 )
-def test_a_wrong_unit_or_value_is_missing_from_the_ehr_and_refused_when_asked(value: object, unit: str) -> None:
-    wrong = _fact(value, unit, kind=_KINDS[2])
-    picked = pick_values(_context(wrong), (), _KINDS)
-    assert picked.values == ()
-    assert dict(picked.missing)[_KINDS[2]] != "not in the snapshot"
-    with pytest.raises(RequestInvalid):
-        pick_values(_context(), (wrong,), _KINDS)
+def test_a_code_of_its_system_names_a_concept(system: str, code: str, kind: str | None) -> None:
+    assert kind_of(fact(1.0, "", Coding("", "ours"), Coding(system, code))) == kind
 
 
-def test_asking_for_an_unknown_concept_is_refused() -> None:
-    with pytest.raises(RequestInvalid):
-        pick_values(_context(), (_fact(3.0, kind="liver-volume"),), _KINDS)
+def test_an_item_of_the_stroke_scale_is_not_its_total() -> None:
+    """LOINC 70184-7 is item 1a, the level of consciousness: 0 to 3."""
+    assert kind_of(fact(3.0, "{score}", Coding(LOINC, "70184-7", "Level of consciousness [NIH Stroke Scale]"))) is None
 
 
-def test_a_negated_number_of_the_ehr_is_not_obeyed() -> None:
-    denied = replace(_fact(1500.0, kind=_KINDS[2]), negated=True)
-    picked = pick_values(_context(denied), (), [_KINDS[2]])
-    assert (picked.values, picked.missing) == ((), ((_KINDS[2], "not in the snapshot"),))
+def test_a_text_names_no_clinical_concept_but_a_site_may_say_what_it_calls_one() -> None:
+    named = fact(7.0, "1", text="NIHSS (ours)")
+    assert kind_of(named) is None
+    assert kind_of(named, {"nihss": ["nihss (OURS)"]}) == "nihss"
+    assert kind_of(fact(7.0, "1", Coding("local", "4711")), {"nihss": [Coding("local", "4711")]}) == "nihss"
 
 
-def test_an_order_or_a_study_of_the_same_name_does_not_stand_before_the_measured_number() -> None:
-    ordered = _fact("requested", "", kind=_KINDS[2], day=9)
-    picked = pick_values(_context(_fact(1500.0, kind=_KINDS[2], day=2), ordered), (), [_KINDS[2]])
-    assert [one.value for one in picked.values] == [1500.0]
-
-
-def test_a_final_number_stands_before_a_preliminary_one_of_its_time_and_two_final_ones_that_differ_are_none() -> None:
-    final = replace(_fact(3.0, "cm3", kind=_KINDS[2]), verification="final", source_reference="Observation/a")
-    preliminary = replace(_fact(2500.0, kind=_KINDS[2]), verification="preliminary", source_reference="Observation/z")
-    assert [one.value for one in pick_values(_context(final, preliminary), (), [_KINDS[2]]).values] == [pytest.approx(3000.0)]
-    same = replace(preliminary, value=3000.0, verification="amended")
-    assert [one.value for one in pick_values(_context(final, same), (), [_KINDS[2]]).values] == [pytest.approx(3000.0)]
-    other = replace(preliminary, verification="amended")
-    assert pick_values(_context(final, other), (), [_KINDS[2]]).missing == ((_KINDS[2], "contradictory values of one time"),)
+def test_a_stroke_is_a_prior_one_only_once_it_is_over() -> None:
+    assert kind_of(fact(None, "", _STROKE)) is None, "it may be the one that is imaged"
+    assert kind_of(fact("resolved", "", _STROKE)) == "prior-stroke"
 
 
 def test_a_side_that_is_only_text_is_a_side() -> None:
-    both = [replace(_fact(1.0, kind=_KINDS[2]), body_site=(Coding("", "", side),)) for side in ("Left hippocampus", "Right")]
-    assert [side_of(fact) for fact in both] == ["left", "right"]
-    assert pick_values(_context(*both), (), [_KINDS[2]]).missing == ((_KINDS[2], "ambiguous side"),)
+    both = [fact(1.0, body_site=(Coding("", "", side),)) for side in ("Left hippocampus", "Right")]
+    assert [side_of(one) for one in both] == ["left", "right"]
+    assert side_of(fact(1.0, text="left and right")) is None
+
+
+_YES = Coding(LOINC, "LA33-6", "Ja")
+_MCA = Coding(SNOMED, "17232002", "Middle cerebral artery structure")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "answer"),
+    [
+        ("sex", fact("female"), "female"),
+        ("sex", fact("Frau", value_codings=(Coding(SNOMED, "248152002", "Weiblich"),)), "female"),
+        ("sex", fact("other"), None),
+        ("sex", fact("male", negated=True), None),
+        ("sex", fact("male", value_codings=(Coding(LOINC, "LA3-6"),)), None),
+        ("prior-stroke", fact(None), "yes"),
+        ("prior-stroke", fact(True), "yes"),
+        ("prior-stroke", fact("resolved"), "yes"),
+        ("prior-stroke", fact(False, negated=True), "no"),
+        ("prior-stroke", fact("No", negated=True), "no"),
+        ("prior-stroke", fact("Ja", value_codings=(_YES,)), "yes"),
+        ("prior-stroke", fact("provisional"), None),
+        ("prior-stroke", fact(2.0, "1"), None),
+        ("arterial-territory", fact("Territory of the right posterior cerebral artery"), "right posterior cerebral artery"),
+        ("arterial-territory", fact("MCA", value_codings=(_MCA,), body_site=(Coding(SNOMED, "7771000"),)), "left middle cerebral artery"),
+        ("arterial-territory", fact("MCA", value_codings=(_MCA,)), None),
+        ("arterial-territory", fact("not the left middle cerebral artery"), None),
+    ],
+)  # fmt: skip
+def test_an_answer_is_one_of_the_concept_or_none(kind: str, given: ClinicalFact, answer: str | None) -> None:
+    assert answer_of(given, concept_of(kind)) == answer
+
+
+def test_every_concept_is_a_number_with_a_unit_or_has_answers() -> None:
+    assert len({concept.kind for concept in CONCEPTS}) == len({concept.display for concept in CONCEPTS}) == len(CONCEPTS)
+    codes = [(coding.system, coding.code) for concept in CONCEPTS for coding in (*concept.codings, *concept.past_codings)]
+    assert len(set(codes)) == len(codes)
+    for concept in CONCEPTS:
+        assert bool(concept.unit) != bool(concept.answers)
+        assert concept.modality in MODALITIES
+        assert not concept.past_codings or concept.answers == YES_NO

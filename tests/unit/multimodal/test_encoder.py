@@ -1,99 +1,149 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from domain.clinical import ClinicalContext, ClinicalFact, Coding
-from domain.errors import GenerationError, RequestInvalid, UnsupportedSeries, WeightsRejected
-from domain.volume import Volume
+from domain.clinical import ClinicalFact, Coding
+from domain.errors import GenerationError, RequestInvalid, WeightsRejected
+from multimodal.concepts import CONCEPTS as TABLE
 from multimodal.concepts import MEASUREMENT_SYSTEM
-from multimodal.conditioning import load_conditioning
+from multimodal.conditioning import (
+    MODALITIES,
+    ConditioningTokens,
+    load_conditioning,
+    null_conditioning,
+    save_conditioning,
+    without_modalities,
+)
 from multimodal.encoder import PRIOR_IMAGE, EncoderConfig, MultimodalEncoder
-from tests.builders_generators import CONCEPTS, GRID, card
+from tests.builders_generators import CONCEPTS, card
+from tests.unit.multimodal.fakes import FakeSentences, context, fact
 
-_DAY = datetime(2026, 1, 1, tzinfo=UTC)
-_NOBODY = ClinicalContext("", None, None, _DAY, (), "")
+_LATENT = (2, 5, 4, 4)
+_REGIONS = 2
+_NULLS = tuple(f"null:{modality}" for modality in MODALITIES)
+_TEXTS = tuple(concept.display for concept in TABLE if concept.kind in CONCEPTS)
 
 
 @pytest.fixture(scope="module")
 def encoder() -> MultimodalEncoder:
-    torch.manual_seed(1)
-    made = MultimodalEncoder(EncoderConfig(CONCEPTS, GRID, 32))
-    made.fit_values(torch.tensor([1700.0, 1600.0, 3300.0]), torch.tensor([300.0, 230.0, 430.0]))
-    return made.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        made = MultimodalEncoder(EncoderConfig(CONCEPTS, _LATENT, _TEXTS, other_facts=True, report=True, width=32))
+    made.text_vectors.copy_(FakeSentences().embed(_TEXTS))
+    made.fit_scale(torch.tensor([1700.0, 1600.0, 3300.0]), torch.tensor([300.0, 230.0, 430.0]))
+    return made.eval().requires_grad_(False)
 
 
 def _asked(value: float, kind: str = CONCEPTS[2], unit: str = "mm3") -> ClinicalFact:
     return ClinicalFact((Coding(MEASUREMENT_SYSTEM, kind),), kind, value, unit, None, "request")
 
 
-def _image(affine: np.ndarray | None = None) -> Volume:
-    array = np.random.default_rng(0).random((10, 12, 9), np.float32)
-    return Volume(array, np.eye(4)[[2, 1, 0, 3]] if affine is None else affine, "", "MR")
+def _encode(
+    encoder: MultimodalEncoder, *asked: ClinicalFact, known: tuple[ClinicalFact, ...] = (), prior: torch.Tensor | None = None
+) -> ConditioningTokens:
+    return encoder.encode(context(*known), asked, prior, card(), sentences=FakeSentences())
 
 
-def test_what_is_missing_is_masked_and_named(encoder: MultimodalEncoder) -> None:
-    tokens = encoder.encode(_NOBODY, (_asked(3.1, unit="cm3"),), None, card())
-    present = [kind for kind, there in zip(tokens.kinds, tokens.mask[0].tolist(), strict=True) if there]
-    assert present == ["hippocampus-volume"]
+def _present(tokens: ConditioningTokens) -> list[str]:
+    return [kind for kind, there in zip(tokens.kinds, tokens.mask[0].tolist(), strict=True) if there]
+
+
+def test_what_is_missing_is_masked_named_and_stood_in_for_by_its_modality(encoder: MultimodalEncoder) -> None:
+    tokens = _encode(encoder, _asked(3.1, unit="cm3"))
+    assert tokens.kinds == (*CONCEPTS, *(PRIOR_IMAGE,) * _REGIONS, *_NULLS)
+    assert len(tokens.modalities) == len(tokens.kinds) == tokens.tokens.shape[1]
+    assert _present(tokens) == ["hippocampus-volume", "null:demographics", "null:report", "null:prior-image"]
     assert tokens.record.used == ("hippocampus-volume",)
     assert tokens.record.targets == (("hippocampus-volume", pytest.approx(3100), "mm3"),)
-    assert tokens.record.missing == (*CONCEPTS[:2], PRIOR_IMAGE)
-    assert tokens.tokens.shape == (1, len(tokens.kinds), 32)
+    assert tokens.record.missing == (*CONCEPTS[:2], "other-facts", "report", PRIOR_IMAGE)
 
 
-def test_an_image_gives_the_same_tokens_in_any_axes(encoder: MultimodalEncoder) -> None:
-    image = _image()
-    sagittal = Volume(np.flip(image.array.transpose(2, 0, 1), 1).copy(), image.affine_lps[:, [2, 0, 1, 3]].copy(), "", "MR")
-    sagittal.affine_lps[:3, 3] = sagittal.affine_lps[:3, 1] * (sagittal.shape[1] - 1)
-    sagittal.affine_lps[:3, 1] *= -1
-    first, again = (encoder.encode(_NOBODY, (), one, card()) for one in (image, sagittal))
-    assert torch.equal(first.tokens, again.tokens)
-    assert first.record.used == (PRIOR_IMAGE,)
+def test_a_modality_that_is_known_has_no_null_token(encoder: MultimodalEncoder) -> None:
+    report = fact("Atrophy.", text="MR head", reference="DiagnosticReport/1")
+    tokens = _encode(encoder, _asked(3100.0), known=(report,), prior=torch.zeros(_LATENT))
+    assert _present(tokens) == ["hippocampus-volume", "report", PRIOR_IMAGE, PRIOR_IMAGE, "null:demographics"]
+    assert _present(_encode(encoder)) == list(_NULLS)
 
 
-def test_intensity_scale_of_a_scanner_does_not_matter(encoder: MultimodalEncoder) -> None:
-    image = _image()
-    brighter = Volume(image.array * 700 + 40, image.affine_lps, "", "MR")
-    first, again = (encoder.encode(_NOBODY, (), one, card()).tokens for one in (image, brighter))
-    torch.testing.assert_close(first, again, rtol=0, atol=1e-4)
+def test_what_is_masked_does_not_reach_a_token_that_is_there(encoder: MultimodalEncoder) -> None:
+    alone = _encode(encoder, _asked(3100.0))
+    beside = _encode(encoder, _asked(3100.0), known=(fact(None, text="Diabetes mellitus"),), prior=torch.ones(_LATENT))
+    torch.testing.assert_close(alone.tokens[0, 2], beside.tokens[0, 2], rtol=0, atol=1e-5)
 
 
 def test_near_values_give_near_tokens_and_far_ones_do_not(encoder: MultimodalEncoder) -> None:
     def token(value: float) -> torch.Tensor:
-        return encoder.encode(_NOBODY, (_asked(value),), None, card()).tokens[0, 2]
+        return _encode(encoder, _asked(value)).tokens[0, 2]
 
     near, far = (token(3300) - token(3350)).norm(), (token(3300) - token(4000)).norm()
     assert 0 < near < 0.35 * far
 
 
-def test_values_and_images_that_the_model_was_not_trained_on_are_refused(encoder: MultimodalEncoder) -> None:
+def test_other_facts_and_prior_images_tell_by_what_they_hold(encoder: MultimodalEncoder) -> None:
+    one, same, other = (_encode(encoder, known=(fact(None, text=text),)).tokens[0, 3] for text in ("Gout", "Gout", "Epilepsy"))
+    assert torch.equal(one, same)
+    assert (one - other).norm() > 0.1
+    denied = _encode(encoder, known=(fact(False, text="Gout", negated=True),)).tokens[0, 3]
+    assert (one - denied).norm() > 0.1
+    first, second = (_encode(encoder, prior=torch.full(_LATENT, value)).tokens[0, 3:5] for value in (0.0, 1.0))
+    assert (first - second).norm(dim=1).min() > 0.1
+
+
+def test_a_value_outside_the_trained_range_is_refused_without_repeating_it(encoder: MultimodalEncoder) -> None:
     with pytest.raises(RequestInvalid, match="outside the range") as refused:
-        encoder.encode(_NOBODY, (_asked(9100.25),), None, card())
+        _encode(encoder, _asked(9100.25))
     assert "9100" not in str(refused.value), "an error may not repeat a patient's value"
-    with pytest.raises(UnsupportedSeries):
-        encoder.encode(_NOBODY, (), Volume(_image().array, np.diag([3.0, 3.0, 3.0, 1.0]), "", "MR"), card())
 
 
-def test_weights_of_another_encoder_are_refused(encoder: MultimodalEncoder) -> None:
-    state = dict(encoder.state_dict())
-    again = MultimodalEncoder.from_state(state, card())
-    assert torch.equal(again.clinical.value_mean, encoder.clinical.value_mean)
-    for harm in ("unknown", "missing"):
-        broken = {**state, "extra": torch.zeros(1)} if harm == "unknown" else {k: v for k, v in state.items() if k != "grid"}
+def test_texts_that_come_with_the_weights_need_no_sentence_encoder(encoder: MultimodalEncoder) -> None:
+    class Absent(FakeSentences):
+        def _vector(self, text: str) -> torch.Tensor:
+            return self._known[text]
+
+    tokens = encoder.encode(context(), (_asked(3100.0),), None, card(), sentences=Absent())
+    assert torch.equal(tokens.tokens, _encode(encoder, _asked(3100.0)).tokens)
+
+
+def test_weights_and_sizes_give_the_same_encoder_and_those_of_another_are_refused(encoder: MultimodalEncoder) -> None:
+    state, sizes = dict(encoder.state_dict()), json.loads(json.dumps(encoder.sizes))
+    again = MultimodalEncoder.from_state(state, sizes, card())
+    assert torch.equal(_encode(again, _asked(3100.0)).tokens, _encode(encoder, _asked(3100.0)).tokens)
+    without = {name: tensor for name, tensor in state.items() if name != "null_tokens"}
+    for broken in ({**state, "extra": torch.zeros(1)}, without):
         with pytest.raises(WeightsRejected):
-            MultimodalEncoder.from_state(broken, card())
+            MultimodalEncoder.from_state(broken, sizes, card())
+    for wrong in ({**sizes, "width": 16}, {**sizes, "more": 1}, {"width": 32}):
+        with pytest.raises(WeightsRejected):
+            MultimodalEncoder.from_state(state, wrong, card())
     with pytest.raises(WeightsRejected):
-        MultimodalEncoder.from_state(state, card(concepts=card().concepts[:2]))
+        MultimodalEncoder.from_state(state, sizes, card(concepts=card().concepts[:2]))
 
 
-def test_a_broken_token_file_is_said_to_be_broken(tmp_path: object) -> None:
-    from pathlib import Path
+def test_dropping_a_modality_leaves_its_null_token_and_the_others_as_they_are(encoder: MultimodalEncoder) -> None:
+    tokens = _encode(encoder, _asked(3100.0), prior=torch.zeros(_LATENT))
+    dropped = without_modalities(tokens.mask, tokens.kinds, tokens.modalities, ["prior-image"])
+    left = [kind for kind, there in zip(tokens.kinds, dropped[0].tolist(), strict=True) if there]
+    assert left == ["hippocampus-volume", "null:demographics", "null:report", "null:prior-image"]
+    nothing = null_conditioning(tokens)
+    assert _present(nothing) == list(_NULLS)
+    assert (nothing.record.targets, nothing.record.used) == ((), ())
 
-    path = Path(str(tmp_path)) / "tokens.safetensors"
+
+def test_tokens_come_back_from_a_file_as_they_were(encoder: MultimodalEncoder, tmp_path: Path) -> None:
+    tokens = _encode(encoder, _asked(3100.0), prior=torch.zeros(_LATENT))
+    save_conditioning(tokens, tmp_path / "tokens")
+    again = load_conditioning(tmp_path / "tokens")
+    assert torch.equal(again.tokens, tokens.tokens)
+    assert torch.equal(again.mask, tokens.mask)
+    assert (again.kinds, again.modalities, again.record) == (tokens.kinds, tokens.modalities, tokens.record)
+
+
+def test_a_broken_token_file_is_said_to_be_broken(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.safetensors"
     with pytest.raises(GenerationError):
         load_conditioning(path)
     path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
