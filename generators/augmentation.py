@@ -1,7 +1,7 @@
 """Bends crops and their labels together, so that few people become many shapes and sizes.
 
-Each axis is scaled on its own and a smooth displacement is added. The volumes are counted again after bending, so that size
-varies apart from everything else in the image: the denoiser can only predict it from the number it is told.
+Each axis is scaled on its own and a smooth displacement is added. The volume of the whole changes little by that: the spread of
+real sizes is what a model without a requested value has to learn. Volumes are counted again after bending.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_SCALE_DEVIATION = 0.07
+_SCALE_DEVIATION = 0.07  # of each axis against the others
+_SIZE_DEVIATION = 0.015  # of all axes together
 _LARGEST_TURN = math.radians(7)
 _CONTROL_POINTS = (3, 4, 3)
 _DISPLACEMENT_MM = 1.0
@@ -28,24 +29,24 @@ def bent(image: Tensor, labels: Tensor, extent: Tensor, rng: torch.Generator) ->
     labels : tensor, (D, H, W), uint8
     extent : tensor, (3,)
         Shape of the crop on the grid: the answer is edge-padded outside it again.
+
+    Notes
+    -----
+    A label that is the only one, such as a lesion, keeps its number of voxels: it may be small or thin, and interpolation would
+    wear it away.
     """
     where = _sampling_grid(labels.shape, rng)
-    bent_image = functional.grid_sample(image.unsqueeze(0), where, padding_mode="border", align_corners=False)[
-        0
-    ]  # (1, D, H, W)
-    one_hot = functional.one_hot(labels.long()).movedim(-1, 0).float()  # (1 + L, D, H, W)
-    bent_labels = (
-        functional.grid_sample(one_hot.unsqueeze(0), where, padding_mode="border", align_corners=False)[0]
-        .argmax(0)
-        .to(torch.uint8)
-    )
-    for axis, (n, length) in enumerate(zip(labels.shape, extent.tolist(), strict=True)):
+    bent_image = _sampled(image, where)  # (1, D, H, W)
+    share = _sampled(functional.one_hot(labels.long()).movedim(-1, 0).float(), where)  # (1 + L, D, H, W)
+    for axis, (n, length) in enumerate(zip(labels.shape, extent.tolist(), strict=True), start=1):
         start = (n - length) // 2
         index = torch.arange(n).clamp(start, start + length - 1)
-        bent_image = bent_image.index_select(axis + 1, index)
+        bent_image = bent_image.index_select(axis, index)
         outside = index != torch.arange(n)
-        bent_labels = bent_labels.index_fill(axis, outside.nonzero().flatten(), 0)
-    return bent_image, bent_labels
+        share[1:] = share[1:].index_fill(axis, outside.nonzero().flatten(), 0)
+    if len(share) == 2:
+        return bent_image, _fullest(share[1], int(labels.count_nonzero()))
+    return bent_image, share.argmax(0).to(torch.uint8)
 
 
 def volumes_mm3(labels: Tensor) -> Tensor:
@@ -54,10 +55,21 @@ def volumes_mm3(labels: Tensor) -> Tensor:
     return torch.cat([parts, parts.sum(1, keepdim=True)], dim=1)
 
 
+def _sampled(voxels: Tensor, where: Tensor) -> Tensor:
+    return functional.grid_sample(voxels.unsqueeze(0), where, padding_mode="border", align_corners=False)[0]
+
+
+def _fullest(share: Tensor, voxels: int) -> Tensor:
+    """Return a map, (D, H, W), of 1 in the `voxels` voxels with the largest shares, and in none whose share is 0."""
+    best = share.flatten().topk(min(voxels, int(share.count_nonzero()))).indices
+    return torch.zeros(share.numel(), dtype=torch.uint8).index_fill(0, best, 1).view(share.shape)
+
+
 def _sampling_grid(shape: torch.Size, rng: torch.Generator) -> Tensor:
     """Return where each voxel comes from, (1, D, H, W, 3), in the coordinates of `grid_sample` (x, y, z; -1 to 1)."""
     size = torch.tensor(list(shape), dtype=torch.float32).flip(0)  # x, y, z
-    scale = torch.exp(_SCALE_DEVIATION * torch.randn(3, generator=rng).clamp(-2, 2))
+    axes = torch.randn(4, generator=rng).clamp(-2, 2)
+    scale = torch.exp(_SCALE_DEVIATION * (axes[:3] - axes[:3].mean()) + _SIZE_DEVIATION * axes[3])
     turn = _rotation((torch.rand(3, generator=rng) * 2 - 1) * _LARGEST_TURN)
     # In millimetres the map is turn / scale; `grid_sample` counts in half extents, so it is conjugated by the size.
     matrix = turn @ torch.diag(1 / scale)

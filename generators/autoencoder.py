@@ -1,6 +1,6 @@
-"""Joint autoencoder of an image and its labels: what is generated carries its own label map.
+"""Autoencoders of images and of label maps: one network, two trainings.
 
-Eight neighbouring voxels become channels first (space-to-depth), so the costly convolutions run on an eighth of the voxels.
+A block of neighbouring voxels becomes channels first (space-to-depth), so the costly convolutions run on far fewer positions.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import torch
 from monai.networks.nets import AutoencoderKL
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
-
-_BLOCK = 2  # edge of a space-to-depth block, voxels
+from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +20,30 @@ class AutoencoderShape:
 
     Attributes
     ----------
-    labels : int
-        Number of labels beside background.
+    voxel_channels : int
+        1 for an image, 1 + L for a label map.
+    block : int
+        Edge of the space-to-depth block, voxels.
     latent_channels : int
-        Six for one image channel and two labels: with four, label borders and texture compete.
+        Numbers at each latent position.
     channels : tuple of int
-        Width of each level; one level halves the grid, so the latent grid is `reduction` times coarser than the voxels.
+        Width of each level; each level but the first halves the grid.
     """
 
-    labels: int = 2
-    latent_channels: int = 6
+    voxel_channels: int = 1
+    block: int = 2
+    latent_channels: int = 8
     channels: tuple[int, ...] = (32, 64)
     norm_groups: int = 16
 
     @property
     def reduction(self) -> int:
         """Voxels per latent position along each axis."""
-        return _BLOCK << (len(self.channels) - 1)
+        return self.block << (len(self.channels) - 1)
 
 
 class Autoencoder(nn.Module):
-    """Image and labels to a latent and back.
+    """Voxels to a latent and back.
 
     References
     ----------
@@ -55,11 +57,10 @@ class Autoencoder(nn.Module):
     def __init__(self, shape: AutoencoderShape) -> None:
         super().__init__()
         self.shape = shape
-        block = _BLOCK**3
         self.network = AutoencoderKL(
             spatial_dims=3,
-            in_channels=block * (1 + shape.labels),
-            out_channels=block * (2 + shape.labels),  # the image, a logit for the background and for each label
+            in_channels=shape.block**3 * shape.voxel_channels,
+            out_channels=shape.block**3 * shape.voxel_channels,
             num_res_blocks=(1,) * len(shape.channels),
             channels=shape.channels,
             attention_levels=(False,) * len(shape.channels),
@@ -72,35 +73,31 @@ class Autoencoder(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(1, shape.latent_channels, 1, 1, 1))
         self.register_buffer("latent_scale", torch.ones(1, shape.latent_channels, 1, 1, 1))
 
-    def posterior(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of the latent.
-
-        Parameters
-        ----------
-        image : tensor, (B, 1, D, H, W), float32, 0 to 1
-        labels : tensor, (B, D, H, W), int64
-        """
-        one_hot = nn.functional.one_hot(labels, self.shape.labels + 1)[..., 1:]  # (B, D, H, W, L)
-        x = torch.cat([image, one_hot.movedim(-1, 1).to(image)], dim=1)  # (B, 1 + L, D, H, W)
-        mean, deviation = self.network.encode(pixelunshuffle(x, 3, _BLOCK))
+    def posterior(self, voxels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the latent of voxels (B, V, D, H, W)."""
+        mean, deviation = self.network.encode(pixelunshuffle(voxels, 3, self.shape.block))
         return mean, deviation
 
-    def reconstruct(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image (B, 1, D, H, W) and label logits (B, 1 + L, D, H, W) of a latent as `posterior` gives it."""
-        decoded = pixelshuffle(self.network.decode(latent), 3, _BLOCK)
-        return decoded[:, :1], decoded[:, 1:]
+    def reconstruct(self, latent: Tensor) -> Tensor:
+        """Return voxels, (B, V, D, H, W), of a latent as `posterior` gives it."""
+        voxels: Tensor = pixelshuffle(self.network.decode(latent), 3, self.shape.block)
+        return voxels
 
-    def encode(self, image: Tensor, labels: Tensor) -> Tensor:
+    def encode(self, voxels: Tensor) -> Tensor:
         """Return the standardised latent z, (B, C, D/r, H/r, W/r): the mean, not a sample, so it is the same each time."""
-        mean, _ = self.posterior(image, labels)
+        mean, _ = self.posterior(voxels)
         return (mean - self.latent_mean) / self.latent_scale
 
-    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image, clipped to 0 to 1, and label logits of a standardised latent."""
-        image, logits = self.reconstruct(z * self.latent_scale + self.latent_mean)
-        return image.clamp(0, 1), logits
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the voxels of a standardised latent."""
+        return self.reconstruct(z * self.latent_scale + self.latent_mean)
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
         """Set what `encode` subtracts and divides by: per channel, (C,)."""
         self.latent_mean.copy_(mean.view_as(self.latent_mean))
         self.latent_scale.copy_(scale.view_as(self.latent_scale))
+
+
+def one_hot(labels: Tensor, voxel_channels: int) -> Tensor:
+    """Return label maps (B, D, H, W) as voxels (B, 1 + L, D, H, W), float32."""
+    return functional.one_hot(labels.long(), voxel_channels).movedim(-1, 1).float()

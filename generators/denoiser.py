@@ -1,4 +1,4 @@
-"""Predicts the velocity of a noisy latent from the latent, its time and the conditioning tokens."""
+"""Predicts the velocity of a noisy latent from the latent, its time, the conditioning tokens and hints on the latent's grid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
+from monai.networks.utils import pixelunshuffle
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +24,8 @@ class DenoiserShape:
     ----------
     latent_channels : int
         As in the autoencoder.
+    hint_channels : int
+        What is known at each latent position: the share of it that lies in the asked volume and, of an image, its label map.
     channels : tuple of int
         Width of each level; all but the first attend to themselves and to the tokens.
     token_width : int
@@ -31,7 +34,8 @@ class DenoiserShape:
         Tokens after pooling: a fixed small number, because MONAI's cross-attention takes no mask.
     """
 
-    latent_channels: int = 6
+    latent_channels: int = 8
+    hint_channels: int = 1
     channels: tuple[int, ...] = (32, 64, 128)
     head_channels: int = 32
     norm_groups: int = 16
@@ -42,29 +46,25 @@ class DenoiserShape:
 class TokenPool(nn.Module):
     """Attention with a key mask from a few learned queries to any number of tokens.
 
-    A learned null token is always present. Where nothing else is, it alone answers: the unconditional input of guidance.
+    The encoder leaves a null token where a modality is missing, so there is always one to attend to.
     """
 
     def __init__(self, width: int, pooled: int, heads: int = 4) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(1, pooled, width))
-        self.null_token = nn.Parameter(torch.randn(1, 1, width))
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return (B, P, C) from tokens (B, T, C) and their mask (B, T), True where present."""
-        batch = len(tokens)
-        keys = torch.cat([self.null_token.expand(batch, -1, -1), tokens], dim=1)  # (B, 1 + T, C)
-        absent = torch.cat([mask.new_zeros(batch, 1), ~mask], dim=1)  # (B, 1 + T)
-        queries = self.queries.expand(batch, -1, -1)
-        pooled, _ = self.attention(queries, keys, keys, key_padding_mask=absent, need_weights=False)  # (B, P, C)
+        queries = self.queries.expand(len(tokens), -1, -1)
+        pooled, _ = self.attention(queries, tokens, tokens, key_padding_mask=~mask, need_weights=False)  # (B, P, C)
         return cast("Tensor", self.norm(pooled + self.mix(pooled)))
 
 
 class Denoiser(nn.Module):
-    """UNet over latents, told the time, the pooled tokens and which part of the grid the asked volume fills."""
+    """UNet over latents, told the time, the pooled tokens and the hints."""
 
     def __init__(self, shape: DenoiserShape) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Denoiser(nn.Module):
         self.pool = TokenPool(shape.token_width, shape.pooled_tokens)
         self.network = DiffusionModelUNet(
             spatial_dims=3,
-            in_channels=shape.latent_channels + 1,
+            in_channels=shape.latent_channels + shape.hint_channels,
             out_channels=shape.latent_channels,
             num_res_blocks=(1,) * levels,
             channels=shape.channels,
@@ -88,7 +88,7 @@ class Denoiser(nn.Module):
         # a number such as a volume then reaches each block directly, and requests are obeyed more closely.
         self.network.class_embedding = nn.Linear(shape.token_width, 4 * shape.channels[0])
 
-    def forward(self, x: Tensor, t: Tensor, tokens: Tensor, mask: Tensor, field: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, tokens: Tensor, mask: Tensor, hint: Tensor) -> Tensor:
         """Return the velocity at x.
 
         Parameters
@@ -96,11 +96,11 @@ class Denoiser(nn.Module):
         x : tensor, (B, C, D, H, W)
         t : tensor, (B,), 0 to 1
         tokens, mask : tensor, (B, T, C) and (B, T)
-        field : tensor, (B, 1, D, H, W), 0 to 1
-            Share of each latent position that lies within the asked volume.
+        hint : tensor, (B, H, D, H, W), 0 to 1
+            See `latent_field` and `label_hint`.
         """
         pooled = self.pool(tokens, mask)  # (B, P, C)
-        x = torch.cat([x, field], dim=1)
+        x = torch.cat([x, hint], dim=1)
         return cast("Tensor", self.network(x, t * _TIME_SCALE, context=pooled, class_labels=pooled.mean(1)))
 
 
@@ -109,6 +109,13 @@ def latent_field(extents: Tensor, grid: Shape, reduction: int) -> Tensor:
     inside = [_inside(extents[:, axis], n) for axis, n in enumerate(grid)]
     box = torch.einsum("nd,nh,nw->ndhw", *inside).unsqueeze(1)
     return functional.avg_pool3d(box, reduction)
+
+
+def label_hint(labels: Tensor, label_count: int, reduction: int) -> Tensor:
+    """Return label maps, (B, D, H, W), at each latent position: every voxel of every label, (B, L r^3, D/r, H/r, W/r)."""
+    present = functional.one_hot(labels.long(), label_count + 1)[..., 1:].movedim(-1, 1).float()
+    hint: Tensor = pixelunshuffle(present, 3, reduction)
+    return hint
 
 
 def _inside(lengths: Tensor, n: int) -> Tensor:

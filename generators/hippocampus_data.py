@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
-from torch import Tensor
 
 from domain.errors import ConfigurationError
 from domain.grid import Shape, normalised, placed
 from domain.volume import FloatArray, Volume, to_patient_axes
+from generators.augmentation import volumes_mm3
+from generators.training_set import Facts, TrainingSet
 
 GRID: Shape = (48, 64, 48)
 """Holds every crop (at most 47 slices, 59 rows, 42 columns); divisible by 16, as autoencoder and denoiser need."""
@@ -73,33 +74,6 @@ class Split:
     test: frozenset[int]
 
 
-@dataclass(frozen=True, eq=False)
-class GridBatch:
-    """Crops on the common grid.
-
-    Attributes
-    ----------
-    images : tensor, (N, 1, D, H, W), float32
-        Edge-padded.
-    labels : tensor, (N, D, H, W), uint8
-    extents : tensor, (N, 3), int64
-        Shape of each crop before padding.
-    values : tensor, (N, 3), float32
-        Volumes of `CONCEPTS`, mm3.
-    partner : tensor, (N,), int64
-        Index of the other hippocampus of the same person, or -1.
-    """
-
-    images: Tensor
-    labels: Tensor
-    extents: Tensor
-    values: Tensor
-    partner: Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
 def read_crops(folder: Path) -> tuple[Crop, ...]:
     """Return all crops of a folder with ``images`` and ``labels`` (or ``imagesTr`` and ``labelsTr``), by number.
 
@@ -133,15 +107,17 @@ def of_subjects(crops: Sequence[Crop], subjects: frozenset[int]) -> tuple[Crop, 
     return tuple(crop for crop in crops if crop.subject in subjects)
 
 
-def on_grid(crops: Sequence[Crop]) -> GridBatch:
-    """Return crops centred on `GRID`."""
+def on_grid(crops: Sequence[Crop]) -> TrainingSet:
+    """Return crops centred on `GRID`; what is known of each are the volumes of `CONCEPTS`, mm3."""
     where = {(crop.subject, crop.number % 2): index for index, crop in enumerate(crops)}
-    return GridBatch(
-        images=torch.from_numpy(np.stack([placed(crop.image, GRID) for crop in crops])).unsqueeze(1),
+    numbers = torch.tensor([crop.values for crop in crops], dtype=torch.float32)
+    return TrainingSet(
         labels=torch.from_numpy(np.stack([placed(crop.labels, GRID, outside=0) for crop in crops])),
+        images=torch.from_numpy(np.stack([placed(crop.image, GRID) for crop in crops])).unsqueeze(1),
         extents=torch.tensor([crop.image.shape for crop in crops]),
-        values=torch.tensor([crop.values for crop in crops], dtype=torch.float32),
         partner=torch.tensor([where.get((crop.subject, 1 - crop.number % 2), -1) for crop in crops]),
+        facts=Facts(CONCEPTS, ("clinical-facts",) * 3, numbers, torch.full(numbers.shape, -1)),
+        measured=volumes_mm3,
     )
 
 

@@ -1,7 +1,8 @@
-"""Latents of bent crops, made once: the denoiser then trains on them without running the autoencoder."""
+"""Latents of bent cases, made once: the denoisers then train on them without running the autoencoders."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,84 +10,77 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from generators.augmentation import bent, volumes_mm3
-from generators.autoencoder import Autoencoder
-from generators.denoiser import latent_field
-from generators.hippocampus_data import GRID, GridBatch
+from generators.augmentation import bent
+from generators.autoencoder import Autoencoder, one_hot
+from generators.training_set import Known, TrainingSet
 
-_VALUE_PRESENT = 0.6
-_PRIOR_PRESENT = 0.85
-_ANYTHING_PRESENT = 0.9
+_CHUNK = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """A training batch: latents and what the encoder may know about each."""
+    """A training batch: latents, label maps and what is known."""
 
-    z: Tensor  # (B, C, D/r, H/r, W/r)
-    field: Tensor  # (B, 1, D/r, H/r, W/r)
-    values: Tensor  # (B, K)
-    present: Tensor  # (B, K), bool
-    prior: Tensor  # (B, 1, D, H, W)
-    prior_present: Tensor  # (B,), bool
+    label_z: Tensor  # (B, C, D/r, H/r, W/r)
+    image_z: Tensor  # (B, C, D/r, H/r, W/r); no channels where the model makes no image
+    labels: Tensor  # (B, D, H, W)
+    extents: Tensor  # (B, 3)
+    known: Known
 
 
 @dataclass(frozen=True, eq=False)
 class LatentData:
-    """N crops in V variants each; variant 0 is the crop as it is.
+    """N cases in V variants each; variant 0 is the case as it is.
 
     Attributes
     ----------
-    z : tensor, (N, V, C, D/r, H/r, W/r), float16
-        Standardised latents.
-    images : tensor, (N, V, 1, D, H, W), uint8
-        Images, 0 to 255: they serve as prior image of the other hippocampus.
-    values : tensor, (N, V, 3), float32, mm3
-    field : tensor, (N, 1, D/r, H/r, W/r), float32
+    label_z, image_z : tensor, (N, V, C, D/r, H/r, W/r), float16
+        Standardised latents; the image's have no channels where there is no image.
+    labels : tensor, (N, V, D, H, W), uint8
+        Hints for the image; empty where the model makes none.
+    numbers : tensor, (N, V, K), float32
+        Not standardised; NaN where unknown.
+    answers : tensor, (N, K), int64
+    extents : tensor, (N, 3), int64
     partner : tensor, (N,), int64
-        Index of the other hippocampus of the same person, or -1.
     """
 
-    z: Tensor
-    images: Tensor
-    values: Tensor
-    field: Tensor
+    label_z: Tensor
+    image_z: Tensor
+    labels: Tensor
+    numbers: Tensor
+    answers: Tensor
+    extents: Tensor
     partner: Tensor
 
-    @property
-    def channels(self) -> int:
-        """Latent channels."""
-        return self.z.shape[2]
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each number, (K,); 0 and 1 where a column holds none."""
+        values = self.numbers.flatten(0, 1)
+        there = ~values.isnan()
+        count = there.sum(0).clamp_min(1)
+        mean = values.nan_to_num(0).sum(0) / count
+        spread = ((values - mean).nan_to_num(0).square().sum(0) / count).sqrt()
+        return mean, torch.where(spread > 0, spread, torch.ones_like(spread))
 
-    def values_mean(self) -> Tensor:
-        """Return the mean of each number, (K,)."""
-        return self.values.mean((0, 1))
-
-    def values_deviation(self) -> Tensor:
-        """Return the standard deviation of each number, (K,)."""
-        return self.values.flatten(0, 1).std(0)
-
-    def draw(self, count: int, rng: torch.Generator) -> Draw:
-        """Return a random batch in which each number, and the prior image, is known or not at random.
-
-        Every subset of the numbers occurs, so each of them works alone; in a tenth nothing at all is known, which trains the
-        unconditional answer that guidance needs. The prior image is bent on its own: its size says less than the numbers do.
-        """
-        crops, variants = self.z.shape[:2]
-        index = torch.randint(crops, (count,), generator=rng)
+    def draw(self, count: int, scale: tuple[Tensor, Tensor], rng: torch.Generator) -> Draw:
+        """Return a random batch. The prior image is bent on its own: its size says less than the numbers do."""
+        cases, variants = self.labels.shape[:2]
+        index = torch.randint(cases, (count,), generator=rng)
         variant, prior_variant = torch.randint(variants, (2, count), generator=rng)
-        anything = torch.rand(count, generator=rng) < _ANYTHING_PRESENT
-        values = self.values[index, variant]
-        present = (torch.rand(values.shape, generator=rng) < _VALUE_PRESENT) & anything.unsqueeze(1)
         partner = self.partner[index]
-        prior_present = (torch.rand(count, generator=rng) < _PRIOR_PRESENT) & anything & (partner >= 0)
+        mean, deviation = scale
+        known = Known(
+            numbers=(self.numbers[index, variant] - mean) / deviation,
+            answers=self.answers[index],
+            prior=self.image_z[partner.clamp_min(0), prior_variant].float(),
+            prior_there=partner >= 0,
+        )
         return Draw(
-            z=self.z[index, variant].float(),
-            field=self.field[index],
-            values=values,
-            present=present,
-            prior=self.images[partner.clamp_min(0), prior_variant].float() / 255,
-            prior_present=prior_present,
+            label_z=self.label_z[index, variant].float(),
+            image_z=self.image_z[index, variant].float(),
+            labels=self.labels[index, variant],
+            extents=self.extents[index],
+            known=known,
         )
 
     def save(self, path: Path) -> None:
@@ -101,33 +95,45 @@ class LatentData:
         return cls(**load_file(path))
 
 
-def standardise_latents(autoencoder: Autoencoder, crops: GridBatch) -> None:
-    """Give the autoencoder the mean and scale of its latents over these crops (as they are), per channel.
+def standardise_latents(autoencoder: Autoencoder, voxels: Iterator[Tensor]) -> None:
+    """Give the autoencoder the mean and scale of its latents over these voxels, (1, V, D, H, W) each, per channel.
 
     References
     ----------
     Rombach et al., CVPR 2022, supplement G: latents are scaled by their measured deviation.
     """
     with torch.no_grad():
-        means = [autoencoder.posterior(crops.images[i : i + 1], crops.labels[i : i + 1].long())[0] for i in range(len(crops))]
-    latents = torch.cat(means).movedim(1, 0).flatten(1)  # (C, everything else)
+        means = torch.cat([autoencoder.posterior(one)[0] for one in voxels])
+    latents = means.movedim(1, 0).flatten(1)  # (C, everything else)
     autoencoder.standardise(latents.mean(1), latents.std(1))
 
 
-def latents_of(autoencoder: Autoencoder, crops: GridBatch, *, variants: int, seed: int) -> LatentData:
-    """Return the latents of each crop as it is and in `variants` - 1 bent forms."""
+def latents_of(labels: Autoencoder, image: Autoencoder | None, cases: TrainingSet, *, variants: int, seed: int) -> LatentData:
+    """Return the latents of each case as it is and in `variants` - 1 bent forms."""
     rng = torch.Generator().manual_seed(seed)
-    z, images, values = [], [], []
-    for image, labels, extent in zip(crops.images, crops.labels, crops.extents, strict=True):
-        forms = [(image, labels)] + [bent(image, labels, extent, rng) for _ in range(variants - 1)]
-        form_images, form_labels = (torch.stack(part) for part in zip(*forms, strict=True))
-        with torch.no_grad():
-            latents = [
-                autoencoder.encode(one[None], its_labels[None].long())
-                for one, its_labels in zip(form_images, form_labels, strict=True)
-            ]
-        z.append(torch.cat(latents).half())
-        images.append((form_images * 255).round().to(torch.uint8))
-        values.append(volumes_mm3(form_labels))
-    field = latent_field(crops.extents, GRID, autoencoder.shape.reduction)
-    return LatentData(torch.stack(z), torch.stack(images), torch.stack(values), field, crops.partner)
+    rows: dict[str, list[Tensor]] = {"label_z": [], "image_z": [], "labels": [], "numbers": []}
+    for index in range(len(cases)):
+        form_images, form_labels = _forms(cases, index, variants, rng)
+        label_z = _in_chunks(labels, one_hot(form_labels, labels.shape.voxel_channels))
+        image_z = _in_chunks(image, form_images) if image is not None and form_images is not None else label_z[:, :0]
+        numbers = cases.facts.numbers[index].expand(variants, -1)
+        rows["label_z"].append(label_z)
+        rows["image_z"].append(image_z)
+        rows["labels"].append(form_labels if image is not None else form_labels[:, :0])
+        rows["numbers"].append(cases.measured(form_labels) if cases.measured else numbers)
+    made = {name: torch.stack(parts) for name, parts in rows.items()}
+    return LatentData(**made, answers=cases.facts.answers, extents=cases.extents, partner=cases.partner)
+
+
+def _forms(cases: TrainingSet, index: int, variants: int, rng: torch.Generator) -> tuple[Tensor | None, Tensor]:
+    """Return images (V, 1, D, H, W), or None, and labels (V, D, H, W) of a case: as it is, then bent."""
+    labels, extent = cases.labels[index], cases.extents[index]
+    image = cases.images[index] if cases.images is not None else torch.zeros(1, *labels.shape)
+    forms = [(image, labels)] + [bent(image, labels, extent, rng) for _ in range(variants - 1)]
+    form_images, form_labels = (torch.stack(part) for part in zip(*forms, strict=True))
+    return (form_images if cases.images is not None else None), form_labels
+
+
+def _in_chunks(autoencoder: Autoencoder, voxels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([autoencoder.encode(part) for part in torch.split(voxels, _CHUNK)]).half()

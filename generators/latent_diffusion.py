@@ -1,30 +1,33 @@
-"""Generates a volume with its label map: noise, denoising under guidance, decoding, cropping to the asked shape."""
+"""Generates a label map, and the image that goes with it: noise, denoising under guidance, decoding; first labels, then image.
+
+The label map comes first, so that a requested volume can be met exactly and the image follows a map that is final.
+"""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import structlog
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from domain.errors import DeviceExhausted, NonFiniteOutput, RequestInvalid, UnsupportedSeries
-from domain.generation import ExecutionEnvironment, GeneratedVolume, ModelIdentity
-from domain.grid import Shape, cut
+from domain.errors import RequestInvalid, UnsupportedSeries
+from domain.generation import GeneratedVolume
+from domain.grid import Shape, cut, placed
 from domain.model_card import ModelCard, require_series_fits
 from domain.volume import Volume, to_patient_axes
-from generators.autoencoder import Autoencoder
-from generators.cards import card_digest
-from generators.denoiser import Denoiser, latent_field
+from generators.autoencoder import Autoencoder, AutoencoderShape
+from generators.denoiser import Denoiser, DenoiserShape, label_hint, latent_field
+from generators.label_levels import labels_at_levels, wanted_voxels
 from generators.noise import sampler_times
-from generators.sampler import NAME, guided_velocity, sample
-from generators.weights import Bundle
-from multimodal.conditioning import ConditioningTokens
+from generators.prior_image import encoded, reconstructed
+from generators.results import as_volume, environment, finite, identity, memory_watched, threads_set
+from generators.sampler import NAME, Term, guidance_terms, guided_velocity, sample
+from generators.weights import Bundle, built
+from multimodal.conditioning import MODALITIES, NULL, ConditioningTokens
 
 log = structlog.get_logger()
 
@@ -32,8 +35,16 @@ MAX_STEPS = 200
 MAX_GUIDANCE = 20.0
 
 
+@dataclass(frozen=True, eq=False)
+class LatentStage:
+    """An autoencoder and the denoiser of its latents."""
+
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+
+
 class LatentDiffusionGenerator:
-    """Latent diffusion over image and labels together.
+    """Latent diffusion of label maps, and of images given a label map.
 
     References
     ----------
@@ -41,16 +52,43 @@ class LatentDiffusionGenerator:
     """
 
     def __init__(
-        self, card: ModelCard, autoencoder: Autoencoder, denoiser: Denoiser, *, grid: Shape, device: str = "cpu"
+        self,
+        card: ModelCard,
+        labels: LatentStage,
+        image: LatentStage | None,
+        *,
+        grid: Shape,
+        device: str = "cpu",
     ) -> None:
         self.card = card
-        self._autoencoder, self._denoiser = autoencoder, denoiser
+        self._labels, self._image = labels, image
         self._grid, self._device = grid, device
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: str = "cpu") -> LatentDiffusionGenerator:
-        """Return the generator of a bundle that was loaded to `device`."""
-        return cls(bundle.card, bundle.autoencoder, bundle.denoiser, grid=bundle.grid, device=device)
+        """Return the generator of a bundle, on `device`.
+
+        Raises
+        ------
+        WeightsRejected
+            If the weights are not those of the networks.
+        """
+        image = _stage(bundle, "image", device) if "image_denoiser" in bundle.sizes else None
+        return cls(bundle.card, _stage(bundle, "label", device), image, grid=bundle.grid, device=device)
+
+    def image_latent(self, prior: Volume) -> Tensor | None:
+        """Return the standardised latent of a received image, (C, d, h, w), on the CPU; None if the model takes no prior image.
+
+        Raises
+        ------
+        UnsupportedSeries
+            If the image is not one that the model was trained to take.
+        """
+        return encoded(self._image.autoencoder, prior, self.card, self._grid) if self._image else None
+
+    def through_autoencoder(self, volume: Volume) -> Volume | None:
+        """Return an image of intensities 0 to 1 after encoding and decoding; None if the model makes no image."""
+        return reconstructed(self._image.autoencoder, volume, self.card, self._grid) if self._image else None
 
     def generate(
         self,
@@ -58,7 +96,7 @@ class LatentDiffusionGenerator:
         *,
         like: Volume,
         seed: int,
-        guidance: float,
+        guidance: float | Mapping[str, float],
         sampler_steps: int,
         threads: int = 2,
         cancelled: Callable[[], bool] = lambda: False,
@@ -74,8 +112,9 @@ class LatentDiffusionGenerator:
             The answer has the number of voxels of this volume in patient axes; nothing else of it is used.
         seed : int
             Of the one random stream of this volume.
-        guidance : float
-            Weight of classifier-free guidance, 1 or more.
+        guidance : float or mapping of str to float
+            Weight of classifier-free guidance, 1 or more; a mapping has one for each modality
+            (`multimodal.conditioning.MODALITIES`), 1 where it names none.
 
         Raises
         ------
@@ -84,59 +123,116 @@ class LatentDiffusionGenerator:
         UnsupportedSeries
             If `like` does not fit the model, or has more voxels than its grid.
         NonFiniteOutput
-            If the networks return NaN or infinity.
+            If the networks return NaN or infinity, or the same value everywhere.
         DeviceExhausted
             If the device has too little memory.
         JobError
             If `cancelled` says so between two steps.
         """
-        _require_sampling(tokens, guidance, sampler_steps)
-        shape = _on_grid(require_series_fits(to_patient_axes(like), self.card).shape, self._grid)
-        with _threads(threads), _memory_watched(self._device), torch.inference_mode():
-            # 1. noise from this volume's own random stream, drawn on the CPU so that the device does not change it
-            noise = self._noise(seed)
-            # 2. the part of the grid that the asked volume fills
-            reduction = self._autoencoder.shape.reduction
-            field = latent_field(torch.tensor([shape]), self._grid, reduction).to(self._device)
-            # 3. from noise to a latent
-            velocity = guided_velocity(
-                self._denoiser, tokens.tokens.to(self._device), tokens.mask.to(self._device), field, guidance
-            )
-            z = sample(velocity, noise, sampler_times(sampler_steps), cancelled=cancelled, progress=progress)
-            # 4. from the latent to image and labels
-            image, logits = self._autoencoder.decode(z)
-        array, label_map = _finite(image[0, 0], self.card), logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+        require_sampling(tokens, guidance, sampler_steps)
+        shape = on_grid(require_series_fits(to_patient_axes(like), self.card).shape, self._grid)
+        told = tuple(name for name in MODALITIES if _is_told(tokens, name))
+        run = _Run(tokens, guidance_terms(told, guidance), sampler_steps, torch.Generator().manual_seed(seed), cancelled)
+        with threads_set(threads), memory_watched(self._device), torch.inference_mode():
+            # 1. noise to the logits of the label map
+            logits = self._decoded(self._labels, run, shape, None, progress)
+            # 2. the level of each label at which its volume is the requested one
+            wanted = wanted_voxels(tokens.record.targets, self.card.reference.labels, self.card.limits.voxel_mm**3)
+            labels = labels_at_levels(_cut(logits.double().cpu(), shape), wanted).to(torch.uint8).numpy()
+            # 3. noise to the image that goes with the label map
+            image = labels.astype(np.float32)
+            if self._image is not None:
+                whole = torch.from_numpy(placed(labels, self._grid, outside=0))[None]
+                image = (
+                    _cut(self._decoded(self._image, run, shape, whole, progress), shape)[0].clamp(0, 1).float().cpu().numpy()
+                )
         log.info("volume generated", model=self.card.name, steps=sampler_steps)
         return GeneratedVolume(
-            volume=_centred(cut(array, shape)),
-            label_map=np.ascontiguousarray(cut(label_map, shape)),
-            model=self._identity(),
+            volume=as_volume(finite(image, self.card), self.card.limits.voxel_mm, self.card.limits.modality),
+            label_map=np.ascontiguousarray(labels),
+            model=identity(self.card),
             seed=seed,
             sampler=NAME,
             sampler_steps=sampler_steps,
-            guidance=guidance,
+            guidance=_one_number(guidance, told),
             conditioning=tokens.record,
-            environment=_environment(self._device, threads),
+            environment=environment(self._device, threads),
         )
 
-    def _noise(self, seed: int) -> Tensor:
-        reduction, channels = self._autoencoder.shape.reduction, self._autoencoder.shape.latent_channels
-        rng = torch.Generator().manual_seed(seed)
-        return torch.randn(1, channels, *(n // reduction for n in self._grid), generator=rng).to(self._device)
+    def _decoded(
+        self, stage: LatentStage, run: _Run, shape: Shape, labels: Tensor | None, progress: Callable[[int, int], None]
+    ) -> Tensor:
+        """Return what a stage makes of noise on the whole grid, (V, D, H, W)."""
+        of = stage.autoencoder.shape
+        hint = latent_field(torch.tensor([shape]), self._grid, of.reduction)
+        if labels is not None:
+            hint = torch.cat([hint, label_hint(labels, len(self.card.reference.labels), of.reduction)], dim=1)
+        # Drawn on the CPU, from this volume's own random stream, so that the device does not change it.
+        noise = torch.randn(1, of.latent_channels, *(n // of.reduction for n in self._grid), generator=run.rng)
+        velocity = guided_velocity(stage.denoiser, run.tokens_on(self._device), hint.to(self._device), run.terms)
+        times = sampler_times(run.steps)
+        z = sample(velocity, noise.to(self._device), times, cancelled=run.cancelled, progress=progress)
+        return stage.autoencoder.decode(z)[0]
 
-    def _identity(self) -> ModelIdentity:
-        card = self.card
-        return ModelIdentity(card.name, card.version, card.weights_digest, card_digest(card), card.licence)
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What both stages of one volume share."""
+
+    tokens: ConditioningTokens
+    terms: tuple[Term, ...]
+    steps: int
+    rng: torch.Generator
+    cancelled: Callable[[], bool]
+
+    def tokens_on(self, device: str) -> ConditioningTokens:
+        return replace(self.tokens, tokens=self.tokens.tokens.to(device), mask=self.tokens.mask.to(device))
 
 
-def _require_sampling(tokens: ConditioningTokens, guidance: float, sampler_steps: int) -> None:
+def _stage(bundle: Bundle, name: str, device: str) -> LatentStage:
+    def autoencoder(sizes: dict[str, Any]) -> Autoencoder:
+        return Autoencoder(AutoencoderShape(**sizes))
+
+    def denoiser(sizes: dict[str, Any]) -> Denoiser:
+        return Denoiser(DenoiserShape(**sizes))
+
+    return LatentStage(
+        built(bundle, f"{name}_autoencoder", autoencoder, device), built(bundle, f"{name}_denoiser", denoiser, device)
+    )
+
+
+def _is_told(tokens: ConditioningTokens, modality: str) -> bool:
+    present = tokens.mask[0].tolist()
+    parts = zip(tokens.kinds, tokens.modalities, present, strict=True)
+    return any(there and whose == modality and not kind.startswith(NULL) for kind, whose, there in parts)
+
+
+def _cut(voxels: Tensor, shape: Shape) -> Tensor:
+    """Return the centred part of (V, D, H, W), the rule of `domain.grid.cut`."""
+    return torch.from_numpy(np.stack([cut(one.cpu().numpy(), shape) for one in voxels]))
+
+
+def _one_number(guidance: float | Mapping[str, float], told: tuple[str, ...]) -> float:
+    """Return the largest weight that was used: records keep one number."""
+    if not isinstance(guidance, Mapping):
+        return guidance
+    return max((guidance.get(name, 1.0) for name in told), default=1.0)
+
+
+def require_sampling(tokens: ConditioningTokens, guidance: float | Mapping[str, float], sampler_steps: int) -> None:
+    """Refuse what no family of ours takes: more than one volume at a time, a guidance or number of steps out of range."""
     if len(tokens.tokens) != 1:
         raise RequestInvalid(
             found=f"conditioning tokens of {len(tokens.tokens)} volumes",
             allowed="one: the batch size changes the last bits of a volume",
             action="generate the volumes one after another",
         )
-    if not 1 <= guidance <= MAX_GUIDANCE:
+    weights = guidance if isinstance(guidance, Mapping) else {MODALITIES[0]: guidance}
+    if not set(weights) <= set(MODALITIES):
+        raise RequestInvalid(
+            found="a guidance for something that is no modality", allowed=", ".join(MODALITIES), action="name some of these"
+        )
+    if not all(1 <= weight <= MAX_GUIDANCE for weight in weights.values()):
         raise RequestInvalid(found="a guidance out of range", allowed=f"1 to {MAX_GUIDANCE:g}", action="ask for a value in it")
     if not 1 <= sampler_steps <= MAX_STEPS:
         raise RequestInvalid(
@@ -144,7 +240,7 @@ def _require_sampling(tokens: ConditioningTokens, guidance: float, sampler_steps
         )
 
 
-def _on_grid(shape: Shape, grid: Shape) -> Shape:
+def on_grid(shape: Shape, grid: Shape) -> Shape:
     """Return the asked shape if the grid holds it: a field of view that fits may still have more voxels, by a finer spacing."""
     if any(n > held for n, held in zip(shape, grid, strict=True)):
         raise UnsupportedSeries(
@@ -153,70 +249,3 @@ def _on_grid(shape: Shape, grid: Shape) -> Shape:
             action="send a series that fits, or configure another model",
         )
     return shape
-
-
-def _finite(image: Tensor, card: ModelCard) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = image.float().cpu().numpy()
-    if not np.isfinite(array).all():
-        raise NonFiniteOutput(
-            found=f"a volume of {card.name} with NaN or infinity in it",
-            allowed="finite intensities",
-            action="ask again with another seed or a lower guidance; if it stays, install the weights again",
-        )
-    return array
-
-
-def _centred(array: NDArray[np.float32]) -> Volume:
-    """Return a volume on an axial 1 mm grid whose centre is the origin: it has no place in any patient."""
-    affine = np.zeros((4, 4))
-    affine[[2, 1, 0], [0, 1, 2]] = 1.0  # slice to z, row to y, column to x
-    affine[:3, 3] = [-(n - 1) / 2 for n in reversed(array.shape)]
-    affine[3, 3] = 1.0
-    return Volume(np.ascontiguousarray(array), affine, "", "MR")
-
-
-def _environment(device: str, threads: int) -> ExecutionEnvironment:
-    software = tuple((name, _version(name)) for name in ("torch", "monai", "numpy", "veraicon"))
-    return ExecutionEnvironment(
-        software=(("python", platform.python_version()), *software),
-        device=device,
-        threads=threads,
-        instruction_set=torch.backends.cpu.get_cpu_capability(),
-    )
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "source checkout, not installed"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run with this many threads: their number decides the order of sums, and so the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _memory_watched(device: str) -> Iterator[None]:
-    """Turn the ways in which torch says that memory ran out into one error."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _exhausted(device) from error
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # the CPU allocator has no class of its own
-            raise
-        raise _exhausted(device) from error
-
-
-def _exhausted(device: str) -> DeviceExhausted:
-    return DeviceExhausted(
-        found=f"too little memory on {device}", allowed="room for one volume", action="run fewer workers on this device"
-    )

@@ -9,8 +9,9 @@ from torch.nn import functional
 from generators.denoiser import Denoiser
 from generators.noise import path, training_times, velocity
 
-_LABEL_WEIGHT = 0.5
-_KL_WEIGHT = 1e-4  # large enough that neighbouring latents decode alike: the denoiser is never exact
+# Large enough that neighbouring latents decode alike: the denoiser is never exact.
+_KL_WEIGHT = 1e-4
+_LABEL_KL_WEIGHT = 1e-3  # of a label map more may be lost than of texture
 _EDGE_WEIGHT = 0.5
 
 
@@ -35,13 +36,18 @@ def kl_loss(mean: Tensor, deviation: Tensor) -> Tensor:
     return 0.5 * (mean.square() + variance - 1 - variance.clamp_min(1e-20).log()).mean()
 
 
-def autoencoder_loss(image: Tensor, logits: Tensor, target: Tensor, labels: Tensor, posterior: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the weighted sum of image, label and KL loss."""
-    return reconstruction_loss(image, target) + _LABEL_WEIGHT * label_loss(logits, labels) + _KL_WEIGHT * kl_loss(*posterior)
+def image_autoencoder_loss(decoded: Tensor, voxels: Tensor, posterior: tuple[Tensor, Tensor]) -> Tensor:
+    """Return reconstruction plus KL loss of images (B, 1, D, H, W)."""
+    return reconstruction_loss(decoded, voxels) + _KL_WEIGHT * kl_loss(*posterior)
+
+
+def label_autoencoder_loss(logits: Tensor, voxels: Tensor, posterior: tuple[Tensor, Tensor]) -> Tensor:
+    """Return label plus KL loss; `voxels` is one-hot, (B, 1 + L, D, H, W)."""
+    return label_loss(logits, voxels.argmax(1)) + _LABEL_KL_WEIGHT * kl_loss(*posterior)
 
 
 def rectified_flow_loss(
-    denoiser: Denoiser, z: Tensor, tokens: Tensor, mask: Tensor, field: Tensor, rng: torch.Generator
+    denoiser: Denoiser, z: Tensor, tokens: Tensor, mask: Tensor, hint: Tensor, rng: torch.Generator
 ) -> Tensor:
     """Return the mean squared error of the velocity at random times.
 
@@ -51,6 +57,6 @@ def rectified_flow_loss(
     """
     noise = torch.randn(z.shape, generator=rng)
     t = training_times(len(z), rng)
-    predicted = denoiser(path(z, noise, t), t, tokens, mask, field)
+    predicted = denoiser(path(z, noise, t), t, tokens, mask, hint)
     loss: Tensor = (predicted - velocity(z, noise)).square().mean()
     return loss

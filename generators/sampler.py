@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -10,32 +11,60 @@ from torch import Tensor
 
 from domain.errors import JobError
 from generators.denoiser import Denoiser
+from multimodal.conditioning import MODALITIES, ConditioningTokens, without_modalities
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 NAME = "rectified-flow-euler"
 
 
-def guided_velocity(denoiser: Denoiser, tokens: Tensor, mask: Tensor, field: Tensor, guidance: float) -> Velocity:
-    """Return the velocity under classifier-free guidance: v0 + guidance (v - v0), v0 with every token masked.
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a guided velocity: its weight, and the modalities of which it is told nothing."""
 
-    Both are computed in one call with twice the batch, which costs a third less than two calls on a CPU. At a guidance of 1 the
-    unconditional half has no weight and is left out.
+    weight: float
+    dropped: tuple[str, ...]
+
+
+def guidance_terms(present: Sequence[str], guidance: float | Mapping[str, float]) -> tuple[Term, ...]:
+    """Return the terms whose weighted sum is the guided velocity; the weights add up to 1.
+
+    With modalities 1 to M told one after the other, v0 telling nothing and vM everything, the velocity is
+    v0 + sum of guidance_m (v_m - v_(m-1)). Terms of weight 0 are left out: one weight for all needs two of them, a weight of 1
+    for all only one.
+
+    Parameters
+    ----------
+    present : sequence of str
+        Modalities of which something is known, in the order of `multimodal.conditioning.MODALITIES`.
+    guidance : float or mapping of str to float
+        Weight of every modality, or of each by name (1 where it is not named).
 
     References
     ----------
-    Ho and Salimans, Classifier-Free Diffusion Guidance, 2022, equation 6.
+    Ho and Salimans, Classifier-Free Diffusion Guidance, 2022, equation 6. Brooks et al., InstructPix2Pix, CVPR 2023, equation 3
+    (two conditions).
     """
-    if guidance == 1:
-        return lambda x, t: denoiser(x, t.expand(len(x)), tokens, mask, field)
-    tokens, field = torch.cat([tokens, tokens]), torch.cat([field, field])
-    mask = torch.cat([mask, torch.zeros_like(mask)])
+    weights = [guidance.get(name, 1.0) if isinstance(guidance, Mapping) else guidance for name in present]
+    bounds = [1.0, *weights, 0.0]  # weight of v_m is guidance_m - guidance_(m+1)
+    terms = (
+        Term(bounds[told] - bounds[told + 1], tuple(name for name in MODALITIES if name not in present[:told]))
+        for told in range(len(present) + 1)
+    )
+    return tuple(term for term in terms if term.weight != 0)
+
+
+def guided_velocity(denoiser: Denoiser, tokens: ConditioningTokens, hint: Tensor, terms: Sequence[Term]) -> Velocity:
+    """Return the guided velocity. All terms are computed in one call, which costs a third less than several on a CPU."""
+    count = len(terms)
+    masks = [without_modalities(tokens.mask, tokens.kinds, tokens.modalities, term.dropped) for term in terms]
+    mask, repeated = torch.cat(masks), tokens.tokens.repeat(count, 1, 1)
+    weight = hint.new_tensor([term.weight for term in terms]).view(-1, *(1,) * (hint.dim() - 1))
+    hint = hint.repeat(count, 1, 1, 1, 1)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        with_tokens: Tensor
-        without: Tensor
-        with_tokens, without = denoiser(torch.cat([x, x]), t.expand(2 * len(x)), tokens, mask, field).chunk(2)
-        return without + guidance * (with_tokens - without)
+        velocities: Tensor = denoiser(x.repeat(count, 1, 1, 1, 1), t.expand(count), repeated, mask, hint)
+        return (velocities * weight).sum(0, keepdim=True) if count > 1 else velocities
 
     return guided
 

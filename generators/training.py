@@ -1,117 +1,99 @@
-"""Trains the hippocampus model: one visible loop over the steps of two stages, resumable after any of them."""
+"""Trains a model by its recipe: one visible loop over the steps of its stages, resumable after any of them."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
+from torch import Tensor
 
 from domain.errors import ConfigurationError, NonFiniteOutput
-from generators.autoencoder import Autoencoder, AutoencoderShape
-from generators.hippocampus_data import GridBatch, of_subjects, on_grid, read_crops, split_subjects
+from generators.autoencoder import Autoencoder, AutoencoderShape, one_hot
+from generators.autoencoder_stages import ImageAutoencoderStage, LabelAutoencoderStage
+from generators.denoiser_stage import DenoiserStage
 from generators.latent_data import LatentData, latents_of, standardise_latents
-from generators.stages import AutoencoderStage, DenoiserStage, Stage
+from generators.recipes import Parts, Recipe, TrainingPlan
+from generators.stages import Stage
+from generators.training_set import FactVectors, TrainingSet
+from generators.vector_data import VectorData
+from generators.vector_stages import AdversarialStage, VariationalStage
 from generators.weights import file_digest
 from multimodal.conditioning import TokenEncoder
 
 log = structlog.get_logger()
 
-STAGES = ("autoencoder", "denoiser")
 Progress = Callable[[str, int, int, float], None]
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingPlan:
-    """How long and how; a run folder keeps the plan that it was started with.
-
-    Attributes
-    ----------
-    variants : int
-        Forms of each crop that the denoiser sees: one as it is, the others bent.
-    check_every : int
-        Steps between measuring the held-out loss and writing a checkpoint.
-    patience : int
-        Checks without a better held-out loss after which a stage stops.
-    """
-
-    autoencoder_steps: int = 3500
-    denoiser_steps: int = 5000
-    autoencoder_batch: int = 2
-    denoiser_batch: int = 8
-    variants: int = 12
-    check_every: int = 250
-    patience: int = 8
-    seed: int = 20261
+_PRIOR_VARIANTS = 3
 
 
 def train(
-    dataset_folder: Path,
+    recipe: Recipe,
+    parts: Parts,
     run_folder: Path,
     *,
     encoder: TokenEncoder,
-    plan: TrainingPlan | None = None,
-    stages: Sequence[str] = STAGES,
+    vectors: FactVectors,
+    stages: Sequence[str] = (),
+    begin_from: dict[str, dict[str, Tensor]] | None = None,
     threads: int = 2,
-    resume: bool = True,
     progress: Progress = lambda stage, step, steps, loss: None,
 ) -> None:
-    """Train the stages that are named, in order, keeping the best weights of each in the run folder.
+    """Train the stages that are named (all of them by default), in order, keeping the best weights of each in the run folder.
+
+    A stage goes on after its last checkpoint.
 
     Parameters
     ----------
-    dataset_folder : Path
-        MSD Task04 (see `generators.hippocampus_data.read_crops`).
+    parts : mapping
+        What `recipe.read` returned.
     run_folder : Path
         Checkpoints, losses (``losses.jsonl``) and the plan. Created if missing.
     encoder : TokenEncoder
-        Trained together with the denoiser.
-    resume : bool
-        Go on after the last checkpoint of a stage; False begins anew.
+        Trained together with the denoisers.
+    vectors : FactVectors
+        Sentence embeddings for the facts of the data set.
+    begin_from : mapping or None
+        Weights of a finished model, by network, from which the denoiser stage starts.
     progress : callable
         Told (stage, step, steps, loss) after every step.
 
     Raises
     ------
     ConfigurationError
-        If the data set is not there, or a stage is unknown or lacks the one before it.
+        If a stage is unknown or lacks the one before it.
     NonFiniteOutput
         If a loss is not finite.
     """
-    unknown = set(stages) - set(STAGES)
+    unknown = set(stages) - set(recipe.stages)
     if unknown:
-        raise ConfigurationError(found=f"unknown stages {sorted(unknown)}", allowed=", ".join(STAGES), action="name these")
-    plan = plan or TrainingPlan()
+        raise ConfigurationError(found="unknown stages", allowed=", ".join(recipe.stages), action="name some of these")
     torch.set_num_threads(threads)
     run_folder.mkdir(parents=True, exist_ok=True)
-    _write_json(run_folder / "plan.json", asdict(plan))
-    crops = read_crops(dataset_folder)
-    split = split_subjects(crops)
-    train_part, held_out = on_grid(of_subjects(crops, split.train)), on_grid(of_subjects(crops, split.validation))
-    if "autoencoder" in stages:
-        stage = AutoencoderStage(train_part, held_out, seed=plan.seed, batch=plan.autoencoder_batch)
-        run_stage(stage, run_folder, steps=plan.autoencoder_steps, plan=plan, resume=resume, progress=progress)
-    if "denoiser" in stages:
-        load_checkpoint(run_folder / "autoencoder.pt")  # says which stage is missing
-        latents = _latents(run_folder, train_part, held_out, plan)
-        second = DenoiserStage(*latents, encoder, seed=plan.seed, batch=plan.denoiser_batch)
-        run_stage(second, run_folder, steps=plan.denoiser_steps, plan=plan, resume=resume, progress=progress)
+    _write_json(run_folder / "plan.json", {"model": recipe.name, **asdict(recipe.plan)})
+    for name in recipe.stages:
+        if not stages or name in stages:
+            stage = _stage(name, recipe, parts, run_folder, encoder, vectors)
+            if begin_from and isinstance(stage, DenoiserStage):
+                stage.begin_from(begin_from)
+            run_stage(stage, run_folder, steps=recipe.plan.steps[name], plan=recipe.plan, progress=progress)
 
 
-def run_stage(stage: Stage, folder: Path, *, steps: int, plan: TrainingPlan, resume: bool, progress: Progress) -> None:
+def run_stage(stage: Stage, folder: Path, *, steps: int, plan: TrainingPlan, progress: Progress) -> None:
     """Train one stage to its last step, or until the held-out loss no longer falls.
 
     ``<stage>.pt`` is the last checkpoint, ``<stage>-best.pt`` the one with the lowest held-out loss.
     """
     last, best = folder / f"{stage.name}.pt", folder / f"{stage.name}-best.pt"
     first, lowest, checks_since = 0, float("inf"), 0
-    if resume and last.exists():
+    if last.exists():
         saved = load_checkpoint(last)
         stage.restore(saved["stage"])
         first, lowest, checks_since = saved["step"], saved["lowest"], saved["checks_since"]
@@ -155,37 +137,90 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigurationError(
             found=f"no {path.name} in the run folder",
             allowed="the checkpoint of a stage that was trained",
-            action="train the stages in order: autoencoder, denoiser",
+            action="train the stages in order: autoencoders, then the denoiser",
         )
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
 
 
-def trained_autoencoder(run_folder: Path, train_part: GridBatch) -> Autoencoder:
-    """Return the autoencoder of a run, its latents standardised over the crops that it was trained on.
+@dataclass(frozen=True, eq=False)
+class Autoencoders:
+    """Trained autoencoders of a run; their latents are standardised over the cases that they were trained on."""
 
-    It is the last one, not the one with the lowest held-out loss: that loss cannot see the texture which the discriminator
-    teaches at the end.
+    labels: Autoencoder
+    image: Autoencoder | None
+
+
+def trained_autoencoders(recipe: Recipe, run_folder: Path, train_part: TrainingSet) -> Autoencoders:
+    """Return the autoencoders of a run.
+
+    Of the image's it is the last one, not the one with the lowest held-out loss: that loss cannot see the texture which the
+    discriminator teaches at the end.
     """
-    autoencoder = Autoencoder(AutoencoderShape())
-    autoencoder.load_state_dict(load_checkpoint(run_folder / "autoencoder.pt")["stage"]["autoencoder"])
-    autoencoder.eval().requires_grad_(requires_grad=False)
-    standardise_latents(autoencoder, train_part)
-    return autoencoder
+    count = recipe.label_autoencoder.voxel_channels
+    labels = _trained(recipe.label_autoencoder, run_folder / "label-autoencoder.pt")
+    standardise_latents(labels, (one_hot(label_map[None], count) for label_map in train_part.labels))
+    with_image = recipe.image_autoencoder is not None
+    return Autoencoders(labels, trained_image_autoencoder(recipe, run_folder, train_part) if with_image else None)
 
 
-def _latents(run_folder: Path, train_part: GridBatch, held_out: GridBatch, plan: TrainingPlan) -> tuple[LatentData, LatentData]:
-    """Return the latents of both parts; kept in the run folder under the digest of the autoencoder that made them."""
-    digest = file_digest(run_folder / "autoencoder.pt").removeprefix("sha256:")[:12]
-    made = []
-    for name, part, variants in (("train", train_part, plan.variants), ("validation", held_out, 2)):
+def trained_image_autoencoder(recipe: Recipe, run_folder: Path, train_part: TrainingSet) -> Autoencoder:
+    """Return the image's autoencoder of a run, alone.
+
+    Raises
+    ------
+    ConfigurationError
+        If the recipe or the data set has no images, or the stage was not trained.
+    """
+    if recipe.image_autoencoder is None or train_part.images is None:
+        raise ConfigurationError(found="a model without images", allowed="images", action="train the label stages alone")
+    image = _trained(recipe.image_autoencoder, run_folder / "image-autoencoder.pt")
+    standardise_latents(image, (one[None] for one in train_part.images))
+    return image
+
+
+def _trained(shape: AutoencoderShape, path: Path) -> Autoencoder:
+    autoencoder = Autoencoder(shape)
+    state = load_checkpoint(path)["stage"]["autoencoder"]
+    autoencoder.load_state_dict(state)
+    return autoencoder.eval().requires_grad_(requires_grad=False)
+
+
+def _stage(name: str, recipe: Recipe, parts: Parts, run_folder: Path, encoder: TokenEncoder, vectors: FactVectors) -> Stage:
+    train_part, held_out, plan = parts["train"], parts["validation"], recipe.plan
+    if name == "label-autoencoder":
+        return LabelAutoencoderStage(train_part, held_out, recipe.label_autoencoder, seed=plan.seed, batch=plan.batch[name])
+    if name == "image-autoencoder" and recipe.image_autoencoder is not None:
+        return ImageAutoencoderStage(train_part, held_out, recipe.image_autoencoder, seed=plan.seed, batch=plan.batch[name])
+    if recipe.vector is not None:
+        return _vector_stage(recipe, parts, run_folder, encoder, vectors)
+    latents, held_out_latents = _latents(recipe, parts, run_folder)
+    return DenoiserStage(recipe, latents, held_out_latents, encoder, vectors, train_part.facts.modalities)
+
+
+def _vector_stage(recipe: Recipe, parts: Parts, run_folder: Path, encoder: TokenEncoder, vectors: FactVectors) -> Stage:
+    """Return the stage of a family VAE or GAN. The image's autoencoder stays as it is: prior images are told by its latents."""
+    autoencoder = trained_image_autoencoder(recipe, run_folder, parts["train"])
+    train_part, held_out = (
+        VectorData.of(parts[name], autoencoder, variants=variants, seed=recipe.plan.seed)
+        for name, variants in (("train", _PRIOR_VARIANTS), ("validation", 1))
+    )
+    stages: dict[str, Callable[..., Stage]] = {"vae": VariationalStage, "gan": AdversarialStage}
+    return stages[recipe.family](recipe, train_part, held_out, encoder, vectors)
+
+
+def _latents(recipe: Recipe, parts: Parts, run_folder: Path) -> Iterator[LatentData]:
+    """Yield the latents of both parts; kept in the run folder under the digest of the autoencoders that made them."""
+    made_by = sorted(run_folder.glob("*-autoencoder.pt"))
+    digest = "-".join(file_digest(path).removeprefix("sha256:")[:8] for path in made_by)
+    for name, variants in (("train", recipe.plan.variants), ("validation", 2)):
         path = run_folder / f"latents-{name}-{variants}-{digest}.safetensors"
         if not path.exists():
-            log.info("latents are being made", part=name, crops=len(part), variants=variants)
-            autoencoder = trained_autoencoder(run_folder, train_part)
-            latents_of(autoencoder, part, variants=variants, seed=plan.seed).save(path)
-        made.append(LatentData.load(path))
-    return made[0], made[1]
+            log.info("latents are being made", part=name, cases=len(parts[name]), variants=variants)
+            autoencoders = trained_autoencoders(recipe, run_folder, parts["train"])
+            made = latents_of(autoencoders.labels, autoencoders.image, parts[name], variants=variants, seed=recipe.plan.seed)
+            made.save(path)
+        yield LatentData.load(path)
 
 
 def _require_finite(losses: dict[str, float], stage: str) -> None:

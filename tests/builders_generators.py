@@ -27,7 +27,7 @@ def card(**changes: Any) -> ModelCard:
         "data_sources": ("none",),
         "weights_digest": "sha256:0",
         "limits": SeriesLimits("MR", ValueRange(0.9, 1.1, "mm"), (_MM, _MM, _MM)),
-        "concepts": tuple(ConceptInput(kind, ValueRange(1000, 4000, "mm3")) for kind in CONCEPTS),
+        "concepts": tuple(ConceptInput(kind, ValueRange(100, 4000, "mm3")) for kind in CONCEPTS),
         "reference": OutputReference(
             ValueRange(0, 1, "1"), _ANY, _ANY, _ANY, ValueRange(-1, 0.9, "1"), 0.2, ((1, CONCEPTS[0]), (2, CONCEPTS[1]))
         ),
@@ -37,27 +37,63 @@ def card(**changes: Any) -> ModelCard:
     return ModelCard(**{**entries, **changes})
 
 
-def write_tiny_bundle(folder: Path, **changes: Any) -> Path:
+def tiny_recipe(**changes: Any) -> Any:
+    """Return the recipe of a model that trains in milliseconds a step; it has no data set."""
+    from generators.autoencoder import AutoencoderShape
+    from generators.denoiser import DenoiserShape
+    from generators.recipes import Recipe, TrainingPlan
+
+    def nothing(_folder: Path) -> Any:
+        raise NotImplementedError
+
+    denoiser = {"channels": (8, 8), "head_channels": 8, "norm_groups": 4, "token_width": 16, "pooled_tokens": 2}
+    entries: dict[str, Any] = {
+        "name": "tiny",
+        "read": nothing,
+        "grid": GRID,
+        "spacing_mm": 1.0,
+        "label_autoencoder": AutoencoderShape(3, block=2, latent_channels=2, channels=(8, 8), norm_groups=4),
+        "label_denoiser": DenoiserShape(latent_channels=2, hint_channels=1, **denoiser),
+        "image_autoencoder": AutoencoderShape(1, block=2, latent_channels=2, channels=(8, 8), norm_groups=4),
+        "image_denoiser": DenoiserShape(latent_channels=2, hint_channels=1 + 2 * 4**3, **denoiser),
+        "plan": TrainingPlan(batch={"label-autoencoder": 2, "image-autoencoder": 2, "denoiser": 4}, variants=2, check_every=4),
+    }
+    return Recipe(**{**entries, **changes})
+
+
+def tiny_encoder(recipe: Any) -> Any:
+    """Return an encoder of random weights for the three volumes."""
+    from multimodal.encoder import EncoderConfig, MultimodalEncoder
+    from multimodal.picking import concept_of
+
+    displays = tuple(concept_of(kind).display for kind in CONCEPTS)
+    return MultimodalEncoder(EncoderConfig(CONCEPTS, recipe.latent, texts=displays, width=16, embedding=8))
+
+
+def write_tiny_bundle(folder: Path, *, with_image: bool = True, **changes: Any) -> Path:
     """Write a bundle of random weights with a valid card and return its folder."""
     import torch
 
-    from generators.autoencoder import Autoencoder, AutoencoderShape
+    from generators.autoencoder import Autoencoder
     from generators.cards import write_card
-    from generators.denoiser import Denoiser, DenoiserShape
+    from generators.denoiser import Denoiser
+    from generators.export import networks_of
+    from generators.training import Autoencoders
     from generators.weights import save_weights
-    from multimodal.encoder import EncoderConfig, MultimodalEncoder
 
+    recipe = tiny_recipe() if with_image else tiny_recipe(image_autoencoder=None, image_denoiser=None)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        autoencoder = Autoencoder(AutoencoderShape(latent_channels=2, channels=(8, 8), norm_groups=4))
-        encoder = MultimodalEncoder(EncoderConfig(CONCEPTS, GRID, 16))
-        shape = DenoiserShape(
-            latent_channels=2, channels=(8, 8), head_channels=8, norm_groups=4, token_width=16, pooled_tokens=2
-        )
-        denoiser = Denoiser(shape)
-        for weights in denoiser.parameters():  # MONAI starts the last layer at zero: then nothing would reach the output
-            torch.nn.init.normal_(weights, std=0.1)
-    encoder.fit_values(torch.tensor([1700.0, 1500.0, 3200.0]), torch.tensor([300.0, 300.0, 500.0]))
-    digest = save_weights(folder, grid=GRID, autoencoder=autoencoder, denoiser=denoiser, encoder=encoder)
+        image = Autoencoder(recipe.image_autoencoder) if with_image else None
+        autoencoders = Autoencoders(Autoencoder(recipe.label_autoencoder), image)
+        encoder = tiny_encoder(recipe)
+        averaged = {"encoder": encoder.state_dict(), "label_denoiser": Denoiser(recipe.label_denoiser).state_dict()}
+        if with_image:
+            averaged["image_denoiser"] = Denoiser(recipe.image_denoiser).state_dict()
+        for name in averaged.keys() - {"encoder"}:  # MONAI starts the last layer at zero: then nothing would reach the output
+            averaged[name] = {key: torch.randn_like(weights) * 0.1 for key, weights in averaged[name].items()}
+    encoder.fit_scale(torch.tensor([1700.0, 1500.0, 3200.0]), torch.tensor([300.0, 300.0, 500.0]))
+    averaged["encoder"] = encoder.state_dict()
+    digest = save_weights(folder, grid=GRID, parts=networks_of(recipe, autoencoders, averaged, encoder))
     write_card(card(weights_digest=digest, **changes), folder)
     return folder

@@ -16,15 +16,13 @@ import numpy as np
 from dicom_node.holding.files import to_part10
 from dicom_node.writing import SeriesIdentity, write_series
 from domain.clinical import ClinicalContext
-from domain.generation import GeneratedVolume
+from domain.generation import GeneratedVolume, GenerationRequest
 from domain.identifiers import PatientIdentifier, SeriesUid, StudyUid, derive_fhir_id, derive_uid
 from domain.series import ImagingSeries
 from domain.volume import Volume
-from generators.registry import generator_of
-from generators.weights import load_bundle
 from multimodal.concepts import MEASUREMENT_SYSTEM
-from multimodal.encoder import MultimodalEncoder
 from veraicon.asking import asked_fact
+from veraicon.model import SiteModel
 from veraicon.publishing import SYNTHETIC_PATIENTS
 
 _NAME = "veraicon-sample"
@@ -49,13 +47,23 @@ def main() -> None:
 
 
 def _draw() -> GeneratedVolume:
-    bundle = load_bundle("hippocampus-t1")
-    encoder = MultimodalEncoder.from_state(bundle.encoder_state, bundle.card)
     asked = tuple(asked_fact(kind, value) for kind, value in _DRAWN.items())
     nobody = ClinicalContext("", None, None, _IMAGED_AT, (), "")
     like = Volume(np.zeros(_SHAPE, np.float32), np.eye(4)[[2, 1, 0, 3]], "", "MR")
-    tokens = encoder.encode(nobody, asked, None, bundle.card)
-    return generator_of(bundle).generate(tokens, like=like, seed=_SEED, guidance=1.0, sampler_steps=8)
+    model = SiteModel("hippocampus-t1", device="cpu", threads=2)
+    request = GenerationRequest(
+        request_id=_NAME,
+        series_uid=SeriesUid(derive_uid(_NAME, "no-source")),
+        series_digest="",
+        model=model.card.name,
+        seed=_SEED,
+        guidance=1.0,
+        sampler_steps=8,
+        requested_at=_IMAGED_AT,
+        requested_by=_NAME,
+        asked=asked,
+    )
+    return model.generate(request, model.encode(nobody, asked, None), like=like, cancelled=lambda: False)
 
 
 def _no_source() -> ImagingSeries:

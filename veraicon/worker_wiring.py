@@ -54,7 +54,8 @@ def worker_steps(
         Tells by request id whether someone cancelled; None: the job table does.
     """
     settings = site.settings
-    model = SiteModel(settings.generation.model, device=settings.generation.device, threads=settings.generation.threads)
+    how = settings.generation
+    model = SiteModel(how.model, device=how.device, threads=how.threads, sentence_encoder=how.sentence_encoder)
     return SiteSteps(
         archive=site.archive,
         ehr=EhrReader(

@@ -82,16 +82,28 @@ def generate(
 
 
 def train(
-    dataset: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder with images, labels and measurements.")],
+    model: Annotated[str, typer.Argument(help="hippocampus-t1, stroke-lesion, or another recipe; measuring for the ruler.")],
+    dataset: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of the model's data set.")],
     run_folder: Annotated[Path, typer.Option("--run", help="Checkpoints and logs; training resumes from here.")],
     bundle: Annotated[Path | None, typer.Option(help="Write weights and card here when training is done.")] = None,
-    autoencoder_steps: Annotated[int, typer.Option(min=1)] = 3500,
-    denoiser_steps: Annotated[int, typer.Option(min=1)] = 5000,
+    stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be given again.")] = None,
+    steps: Annotated[list[str] | None, typer.Option(help="Steps of a stage: denoiser=8000; may be given again.")] = None,
+    begin_from: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="Bundle to go on from.")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Train hippocampus-t1: autoencoder, then denoiser; resumes where it stopped."""
-    from generators.training import TrainingPlan
-    from veraicon.training_run import run
+    """Train a model by its recipe, stage by stage; resumes where it stopped."""
+    from veraicon.training_run import TrainingOptions, run
 
-    plan = TrainingPlan(autoencoder_steps=autoencoder_steps, denoiser_steps=denoiser_steps)
-    run(dataset, run_folder, plan=plan, bundle=bundle, threads=threads)
+    options = TrainingOptions(tuple(stage or ()), _steps(steps or []), begin_from, bundle, threads)
+    run(model, dataset, run_folder, options)
+
+
+def _steps(given: list[str]) -> dict[str, int]:
+    from domain.errors import RequestInvalid
+
+    pairs = [one.partition("=") for one in given]
+    if not all(number.isdecimal() and int(number) for _, _, number in pairs):
+        raise RequestInvalid(
+            found="steps that are no number of a stage", allowed="stage=number, at least 1", action="correct --steps"
+        )
+    return {name: int(number) for name, _, number in pairs}
