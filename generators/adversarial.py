@@ -108,7 +108,10 @@ def hard_labels(logits: Tensor) -> Tensor:
 
 
 def volume_loss(present: Tensor, labels: Tensor, groups: Sequence[Sequence[int]], told: Tensor) -> Tensor:
-    """Return how far volumes are from those that were told, as relative errors (beyond 0.1 the loss grows linearly).
+    """Return how far volumes are from those that were told, as logarithms of their ratio (beyond 0.1 the loss grows linearly).
+
+    The smaller a volume, the steeper its logarithm: a label that is nearly gone is called back, and a huge one does not drown
+    everything else.
 
     Parameters
     ----------
@@ -125,7 +128,7 @@ def volume_loss(present: Tensor, labels: Tensor, groups: Sequence[Sequence[int]]
     losses = [made.new_zeros(())]
     for fact, group in enumerate(groups):
         columns = [label - 1 for label in group]
-        error = made[:, columns].sum(1) / wanted[:, columns].sum(1).clamp_min(1) - 1
+        error = torch.log((made[:, columns].sum(1) + 1) / (wanted[:, columns].sum(1) + 1))
         counted = told[:, fact] if columns else torch.zeros_like(told[:, fact])
         losses.append((functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1, reduction="none") * counted).mean())
     return torch.stack(losses).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from generators.stages import descend, schedule, step_rng, warmed_average
 from generators.training_set import FactVectors, tell_at_random
 from multimodal.conditioning import TokenEncoder
 
-_IMAGE_SHARE = 0.5  # of a batch from which the image's denoiser learns too: its steps cost more than the label's
+_IMAGE_SHARE = 1 / 3  # of a batch from which the image's denoiser learns too: its steps cost more than the label's
 
 
 class DenoiserStage:
@@ -64,10 +65,10 @@ class DenoiserStage:
         self._average = AveragedModel(self._networks, avg_fn=warmed_average)
         self._optimiser = AdamW(self._networks.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-2)
 
-    def begin_from(self, networks: dict[str, dict[str, Tensor]]) -> None:
-        """Start from trained weights, by network, instead of random ones."""
-        for name, state in networks.items():
-            self._networks[name].load_state_dict(state)
+    def begin_from(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Start from the weights of a finished model, by part, instead of random ones."""
+        for name, network in self._networks.items():
+            network.load_state_dict(dict(states[name]))
         self._average = AveragedModel(self._networks, avg_fn=warmed_average)
 
     def step(self, step: int, steps: int) -> dict[str, float]:

@@ -6,13 +6,12 @@ people whom nothing else has seen, and written into the card by it.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from domain.grid import cut
 from domain.image_statistics import mean, sharpness, similarity, standard_deviation
@@ -21,13 +20,11 @@ from domain.volume import FloatArray, Volume
 from generators.autoencoder import Autoencoder
 from generators.card_texts import TEXTS
 from generators.cards import write_card
-from generators.denoiser import Denoiser
-from generators.denoiser_stage import averaged_networks
+from generators.packing import trained_networks
 from generators.recipes import Parts, Recipe
 from generators.run_facts import run_facts
-from generators.training import Autoencoders, load_checkpoint, trained_autoencoders
 from generators.training_set import TrainingSet
-from generators.weights import ENCODER, save_weights
+from generators.weights import save_weights
 from multimodal.conditioning import TokenEncoder
 
 VERSION = "0.2.0"
@@ -62,45 +59,24 @@ def export_bundle(
     ConfigurationError
         If a stage was not trained.
     """
-    autoencoders = trained_autoencoders(recipe, run_folder, parts["train"])
-    saved = load_checkpoint(run_folder / "denoiser.pt")
-    networks = networks_of(recipe, autoencoders, averaged_networks(saved["stage"]), encoder)
+    networks, steps = trained_networks(recipe, run_folder, parts["train"], encoder)
+    image_autoencoder = cast("Autoencoder | None", networks.get("image_autoencoder", (None,))[0])
     digest = save_weights(bundle_folder, grid=recipe.grid, parts=networks)
     texts = TEXTS[recipe.name]
     card = ModelCard(
         name=recipe.name,
         version=VERSION,
-        family="latent-diffusion",
+        family=recipe.family,
         weights_digest=digest,
         limits=_limits(recipe, parts["train"]),
         concepts=_concepts(parts["train"], recipe),
-        reference=_reference(parts["validation"], autoencoders.image, texts.labels),
+        reference=_reference(parts["validation"], image_autoencoder, texts.labels),
         measured=(),
-        training=_training(recipe, parts, saved["step"]) + run_facts(run_folder, dataset_folder),
+        training=_training(recipe, parts, steps) + run_facts(run_folder, dataset_folder),
         **texts.entries(),
     )
     write_card(card, bundle_folder)
     return card
-
-
-def networks_of(
-    recipe: Recipe, autoencoders: Autoencoders, averaged: dict[str, dict[str, Tensor]], encoder: TokenEncoder
-) -> dict[str, tuple[nn.Module, dict[str, object]]]:
-    """Return the networks of a bundle with their sizes, by part."""
-    encoder.load_state_dict(averaged["encoder"])
-    made: dict[str, tuple[nn.Module, dict[str, object]]] = {
-        ENCODER: (encoder, encoder.sizes),
-        "label_autoencoder": (autoencoders.labels, asdict(recipe.label_autoencoder)),
-    }
-    shapes = {"label_denoiser": recipe.label_denoiser}
-    if autoencoders.image is not None and recipe.image_autoencoder is not None and recipe.image_denoiser is not None:
-        made["image_autoencoder"] = (autoencoders.image, asdict(recipe.image_autoencoder))
-        shapes["image_denoiser"] = recipe.image_denoiser
-    for name, shape in shapes.items():
-        denoiser = Denoiser(shape)
-        denoiser.load_state_dict(averaged[name])
-        made[name] = (denoiser, asdict(shape))
-    return made
 
 
 def _limits(recipe: Recipe, train: TrainingSet) -> SeriesLimits:
@@ -178,9 +154,9 @@ def _training(recipe: Recipe, parts: Parts, steps: int) -> tuple[tuple[str, str]
         ("trained ranges", "1st to 99th percentile of the training people"),
         ("accepted mean, spread and sharpness", "validation volumes after the autoencoder, three deviations either way"),
         ("accepted relative difference of a volume", "by design: the level of each label is set to the requested volume"),
-        *((f"{name} steps", str(recipe.plan.steps[name])) for name in recipe.stages if name != "denoiser"),
-        ("denoiser steps", str(steps)),
+        *((f"{name} steps", str(recipe.plan.steps[name])) for name in recipe.stages[:-1]),
+        (f"{recipe.stages[-1]} steps", str(steps)),
         ("default guidance", f"{GUIDANCE:g}"),
-        ("default sampler steps", str(SAMPLER_STEPS)),
+        ("default sampler steps", str(SAMPLER_STEPS if recipe.vector is None else 1)),
         ("torch", torch.__version__),
     )

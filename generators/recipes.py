@@ -39,11 +39,11 @@ class TrainingPlan:
             "image-autoencoder": 4000,
             "denoiser": 6000,
             "vae": 4000,
-            "gan": 6000,
+            "gan": 4000,
         }
     )
     batch: dict[str, int] = field(
-        default_factory=lambda: {"label-autoencoder": 4, "image-autoencoder": 2, "denoiser": 16, "vae": 8, "gan": 8}
+        default_factory=lambda: {"label-autoencoder": 4, "image-autoencoder": 2, "denoiser": 12, "vae": 8, "gan": 8}
     )
     variants: int = 8
     check_every: int = 250

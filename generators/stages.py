@@ -7,7 +7,8 @@ All randomness comes from the seed and the step's number, so a resumed run draws
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,14 @@ class Stage(Protocol):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to what `state` returned."""
+
+
+@runtime_checkable
+class LastStage(Stage, Protocol):
+    """The stage whose averaged networks are the model; it can go on from those of a finished one."""
+
+    def begin_from(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Start from the weights of a finished model, by part, instead of random ones."""
 
 
 def step_rng(seed: int, step: int) -> torch.Generator:

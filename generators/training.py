@@ -20,7 +20,7 @@ from generators.autoencoder_stages import ImageAutoencoderStage, LabelAutoencode
 from generators.denoiser_stage import DenoiserStage
 from generators.latent_data import LatentData, latents_of, standardise_latents
 from generators.recipes import Parts, Recipe, TrainingPlan
-from generators.stages import Stage
+from generators.stages import LastStage, Stage
 from generators.training_set import FactVectors, TrainingSet
 from generators.vector_data import VectorData
 from generators.vector_stages import AdversarialStage, VariationalStage
@@ -61,7 +61,7 @@ def train(
     vectors : FactVectors
         Sentence embeddings for the facts of the data set.
     begin_from : mapping or None
-        Weights of a finished model, by network, from which the denoiser stage starts.
+        Weights of a finished model, by part: its autoencoders are taken as they are, and the last stage starts from them.
     progress : callable
         Told (stage, step, steps, loss) after every step.
 
@@ -78,10 +78,12 @@ def train(
     torch.set_num_threads(threads)
     run_folder.mkdir(parents=True, exist_ok=True)
     _write_json(run_folder / "plan.json", {"model": recipe.name, **asdict(recipe.plan)})
+    if begin_from:
+        _adopt_autoencoders(recipe, run_folder, begin_from)
     for name in recipe.stages:
         if not stages or name in stages:
             stage = _stage(name, recipe, parts, run_folder, encoder, vectors)
-            if begin_from and isinstance(stage, DenoiserStage):
+            if begin_from and isinstance(stage, LastStage):
                 stage.begin_from(begin_from)
             run_stage(stage, run_folder, steps=recipe.plan.steps[name], plan=recipe.plan, progress=progress)
 
@@ -95,6 +97,8 @@ def run_stage(stage: Stage, folder: Path, *, steps: int, plan: TrainingPlan, pro
     first, lowest, checks_since = 0, float("inf"), 0
     if last.exists():
         saved = load_checkpoint(last)
+        if saved["step"] >= steps:
+            return
         stage.restore(saved["stage"])
         first, lowest, checks_since = saved["step"], saved["lowest"], saved["checks_since"]
         log.info("training resumed", stage=stage.name, step=first)
@@ -116,6 +120,14 @@ def run_stage(stage: Stage, folder: Path, *, steps: int, plan: TrainingPlan, pro
             save_checkpoint(saved, last)
             if checks_since == 0:
                 save_checkpoint({"stage": saved["stage"], "step": step + 1}, best)
+
+
+def _adopt_autoencoders(recipe: Recipe, run_folder: Path, states: dict[str, dict[str, Tensor]]) -> None:
+    """Put the autoencoders of a finished model where a run keeps its own, as finished stages."""
+    for name in recipe.stages[:-1]:
+        path = run_folder / f"{name}.pt"
+        if not path.exists():
+            save_checkpoint({"stage": {"autoencoder": states[name.replace("-", "_")]}, "step": recipe.plan.steps[name]}, path)
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:

@@ -175,8 +175,8 @@ class ModulatedBlock(nn.Module):
         y = self.conv_in(torch.cat([functional.silu(self.norm_in(x)), field], dim=1))
         scale, shift = self.film(modulation)[:, :, None, None, None].chunk(2, dim=1)
         y = self.conv_out(functional.silu(self.norm_out(y) * (1 + scale) + shift))
-        shortcut: Tensor = self.shortcut(x)
-        return shortcut + y
+        added: Tensor = self.shortcut(x) + y
+        return added
 
 
 def doubled(x: Tensor) -> Tensor:

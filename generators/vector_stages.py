@@ -7,6 +7,7 @@ number, so a resumed run goes on as an unbroken one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -86,10 +87,11 @@ class _VectorStage(ABC):
     def _parts(self) -> dict[str, Any]:
         """Return everything that has a state, by name."""
 
-    def begin_from(self, networks: dict[str, dict[str, Tensor]]) -> None:
-        """Start from trained weights, by network, instead of random ones."""
-        for name, state in networks.items():
-            self._networks[name].load_state_dict(state)
+    def begin_from(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Start from the weights of a finished model, by part; what no bundle holds stays random."""
+        for name, network in self._networks.items():
+            if name in states:
+                network.load_state_dict(dict(states[name]))
         self._average = AveragedModel(self._networks, avg_fn=warmed_average)
 
     def state(self) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no types here
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -77,7 +77,7 @@ def write_tiny_bundle(folder: Path, *, with_image: bool = True, **changes: Any) 
     from generators.autoencoder import Autoencoder
     from generators.cards import write_card
     from generators.denoiser import Denoiser
-    from generators.export import networks_of
+    from generators.packing import diffusion_networks
     from generators.training import Autoencoders
     from generators.weights import save_weights
 
@@ -94,6 +94,6 @@ def write_tiny_bundle(folder: Path, *, with_image: bool = True, **changes: Any) 
             averaged[name] = {key: torch.randn_like(weights) * 0.1 for key, weights in averaged[name].items()}
     encoder.fit_scale(torch.tensor([1700.0, 1500.0, 3200.0]), torch.tensor([300.0, 300.0, 500.0]))
     averaged["encoder"] = encoder.state_dict()
-    digest = save_weights(folder, grid=GRID, parts=networks_of(recipe, autoencoders, averaged, encoder))
+    digest = save_weights(folder, grid=GRID, parts=diffusion_networks(recipe, autoencoders, averaged, encoder))
     write_card(card(weights_digest=digest, **changes), folder)
     return folder

@@ -12,17 +12,26 @@ from domain.clinical import ClinicalFact, Coding
 from domain.errors import RequestInvalid
 from domain.generation import GenerationRequest
 from domain.identifiers import require_uid
-from multimodal.concepts import MEASUREMENT_SYSTEM
+from multimodal.concepts import CONCEPTS, MEASUREMENT_SYSTEM, Concept
 from veraicon.sections import GenerationSettings
 
 
-def asked_fact(kind: str, value: float, unit: str = "mm3") -> ClinicalFact:
-    """Return a value that someone asks for, as a fact that stands above the EHR's."""
+def asked_fact(kind: str, value: float | str, unit: str = "") -> ClinicalFact:
+    """Return a value or an answer that someone asks for, as a fact that stands above the EHR's.
+
+    Parameters
+    ----------
+    unit : str
+        UCUM; empty for the concept's own, mm3 where there is no such concept.
+    """
+    concept = _concept(kind)
+    if not unit and not isinstance(value, str):
+        unit = concept.unit if concept is not None else "mm3"
     return ClinicalFact((Coding(MEASUREMENT_SYSTEM, kind),), kind, value, unit, None, "request")
 
 
 def parse_asked(texts: Sequence[str]) -> tuple[ClinicalFact, ...]:
-    """Read ``concept=value`` or ``concept=value unit`` as the command line gives it.
+    """Read ``concept=value``, ``concept=value unit`` or, of a coded concept, ``concept=answer`` as the command line gives it.
 
     Raises
     ------
@@ -33,20 +42,32 @@ def parse_asked(texts: Sequence[str]) -> tuple[ClinicalFact, ...]:
     --------
     >>> [(fact.text, fact.value, fact.unit) for fact in parse_asked(["hippocampus-volume=3.1 cm3"])]
     [('hippocampus-volume', 3.1, 'cm3')]
+    >>> [(fact.text, fact.value, fact.unit) for fact in parse_asked(["nihss=12", "sex=female"])]
+    [('nihss', 12.0, '{score}'), ('sex', 'female', '')]
     """
-    facts = []
-    for text in texts:
-        kind, _, rest = text.partition("=")
-        number, _, unit = rest.strip().partition(" ")
-        try:
-            facts.append(asked_fact(kind.strip(), float(number), unit.strip() or "mm3"))
-        except ValueError as error:
-            raise RequestInvalid(
-                found="an asked value that is not of the form concept=number",
-                allowed="hippocampus-volume=3100 or 'hippocampus-volume=3.1 cm3' (UCUM unit; mm3 where none is given)",
-                action="correct --ask",
-            ) from error
-    return tuple(facts)
+    return tuple(_parse_one(text) for text in texts)
+
+
+def _parse_one(text: str) -> ClinicalFact:
+    kind, _, rest = (part.strip() for part in text.partition("="))
+    concept = _concept(kind)
+    if concept is not None and concept.answers and rest in concept.answers:
+        return asked_fact(kind, rest)
+    number, _, unit = rest.partition(" ")
+    try:
+        return asked_fact(kind, float(number), unit.strip())
+    except ValueError as error:
+        raise RequestInvalid(
+            found="an asked value that is neither concept=number nor concept=answer",
+            allowed=", ".join(concept.answers)
+            if concept is not None and concept.answers
+            else "hippocampus-volume=3100 or 'hippocampus-volume=3.1 cm3' (UCUM unit; the concept's own where none is given)",
+            action="correct --ask",
+        ) from error
+
+
+def _concept(kind: str) -> Concept | None:
+    return next((concept for concept in CONCEPTS if concept.kind == kind), None)
 
 
 def request_from(

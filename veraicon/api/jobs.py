@@ -16,12 +16,12 @@ from veraicon.wiring import Site
 
 
 class AskedValue(BaseModel):
-    """A value that the volume has to obey."""
+    """A value, or the answer of a coded concept, that the volume has to obey; without a unit it is in the concept's own."""
 
     model_config = ConfigDict(extra="forbid")
     concept: str
-    value: float
-    unit: str = "mm3"
+    value: float | str
+    unit: str = ""
 
 
 class NewRequest(BaseModel):

@@ -21,6 +21,7 @@ from generators.registry import load_generator
 from generators.stages import schedule
 from generators.training import load_checkpoint, run_stage, train
 from generators.training_set import Facts, FactVectors, TrainingSet, tell_at_random
+from generators.weights import load_bundle
 from tests.builders_generators import CONCEPTS, GRID, tiny_encoder, tiny_recipe
 
 _PLAN = TrainingPlan(check_every=4, patience=2)
@@ -271,6 +272,12 @@ def test_a_model_is_trained_stage_by_stage_resumed_and_exported_to_a_bundle_that
     assert card == load_generator(tmp_path / "bundle").card
     assert [concept.kind for concept in card.concepts] == list(CONCEPTS)
     assert dict(card.training)["denoiser steps"] == "8"
+    seen.clear()
+    train(
+        recipe, parts, tmp_path / "further", encoder=tiny_encoder(recipe), vectors=_vectors(),
+        begin_from=load_bundle(tmp_path / "bundle").states, progress=lambda stage, _step, _steps, _loss: seen.append(stage),
+    )  # fmt: skip
+    assert set(seen) == {"denoiser"}, "a finished model's autoencoders are taken as they are"
 
 
 def test_training_says_what_is_missing(tmp_path: Path) -> None:
