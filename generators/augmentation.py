@@ -19,7 +19,9 @@ _CONTROL_POINTS = (3, 4, 3)
 _DISPLACEMENT_MM = 1.0
 
 
-def bent(image: Tensor, labels: Tensor, extent: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def bent(
+    image: Tensor, labels: Tensor, extent: Tensor, rng: torch.Generator, *, size_deviation: float = _SIZE_DEVIATION
+) -> tuple[Tensor, Tensor]:
     """Return one crop and its labels, bent at random.
 
     Parameters
@@ -29,13 +31,15 @@ def bent(image: Tensor, labels: Tensor, extent: Tensor, rng: torch.Generator) ->
     labels : tensor, (D, H, W), uint8
     extent : tensor, (3,)
         Shape of the crop on the grid: the answer is edge-padded outside it again.
+    size_deviation : float
+        Of the logarithm of what all axes are scaled by; what only has to recognise sizes may see more of them than there are.
 
     Notes
     -----
     A label that is the only one, such as a lesion, keeps its number of voxels: it may be small or thin, and interpolation would
     wear it away.
     """
-    where = _sampling_grid(labels.shape, rng)
+    where = _sampling_grid(labels.shape, size_deviation, rng)
     bent_image = _sampled(image, where)  # (1, D, H, W)
     share = _sampled(functional.one_hot(labels.long()).movedim(-1, 0).float(), where)  # (1 + L, D, H, W)
     for axis, (n, length) in enumerate(zip(labels.shape, extent.tolist(), strict=True), start=1):
@@ -65,11 +69,11 @@ def _fullest(share: Tensor, voxels: int) -> Tensor:
     return torch.zeros(share.numel(), dtype=torch.uint8).index_fill(0, best, 1).view(share.shape)
 
 
-def _sampling_grid(shape: torch.Size, rng: torch.Generator) -> Tensor:
+def _sampling_grid(shape: torch.Size, size_deviation: float, rng: torch.Generator) -> Tensor:
     """Return where each voxel comes from, (1, D, H, W, 3), in the coordinates of `grid_sample` (x, y, z; -1 to 1)."""
     size = torch.tensor(list(shape), dtype=torch.float32).flip(0)  # x, y, z
     axes = torch.randn(4, generator=rng).clamp(-2, 2)
-    scale = torch.exp(_SCALE_DEVIATION * (axes[:3] - axes[:3].mean()) + _SIZE_DEVIATION * axes[3])
+    scale = torch.exp(_SCALE_DEVIATION * (axes[:3] - axes[:3].mean()) + size_deviation * axes[3])
     turn = _rotation((torch.rand(3, generator=rng) * 2 - 1) * _LARGEST_TURN)
     # In millimetres the map is turn / scale; `grid_sample` counts in half extents, so it is conjugated by the size.
     matrix = turn @ torch.diag(1 / scale)

@@ -17,6 +17,7 @@ from veraicon.commands import (
     cohort,
     conformance,
     datasets,
+    evaluating,
     exporting,
     hl7v2,
     jobs,
@@ -55,6 +56,7 @@ app.command()(replaying.replay)
 app.command()(exporting.export)
 app.command()(serving.doctor)
 app.command()(making.train)
+app.command()(evaluating.evaluate)
 app.add_typer(jobs.app, name="job")
 app.add_typer(orders.app, name="order")
 app.add_typer(orders.rules, name="rules")

@@ -18,6 +18,7 @@ from multimodal.encoder import EncoderConfig, MultimodalEncoder
 from multimodal.picking import concept_of
 from multimodal.sentences import SentenceEncoder
 from veraicon.commands.console import err
+from veraicon.measuring_run import NAME, STEPS, train_measuring
 from veraicon.training_texts import OTHER_FACTS, ways_to_say
 
 
@@ -50,12 +51,15 @@ def run(model: str, dataset: Path, run_folder: Path, options: TrainingOptions) -
     Parameters
     ----------
     model : str
-        Name of a recipe.
+        Name of a recipe, or ``measuring`` for the network that measures.
     dataset : Path
         Folder of the recipe's data set.
     run_folder : Path
         Checkpoints and losses; a run that stopped goes on from here.
     """
+    if model == NAME:
+        _run_measuring(dataset, run_folder, options)
+        return
     recipe = recipe_of(model)
     recipe = replace(recipe, plan=replace(recipe.plan, steps={**recipe.plan.steps, **options.steps}))
     parts = recipe.read(dataset)
@@ -81,6 +85,18 @@ def run(model: str, dataset: Path, run_folder: Path, options: TrainingOptions) -
     if options.bundle is not None:
         card = export_bundle(recipe, parts, run_folder, dataset, options.bundle, encoder=encoder)
         err.print(f"{card.name} {card.version}, weights {card.weights_digest}, in {options.bundle}")
+
+
+def _run_measuring(dataset: Path, run_folder: Path, options: TrainingOptions) -> None:
+    torch.set_num_threads(options.threads)
+    with _progress() as progress:
+        task = progress.add_task(NAME, total=None)
+
+        def show(stage: str, step: int, steps: int, loss: float) -> None:
+            progress.update(task, completed=step, total=steps, description=f"{stage} loss {loss:.4f}")
+
+        steps = options.steps.get(NAME, STEPS)
+        train_measuring(dataset, run_folder, steps=steps, bundle=options.bundle, progress=show)
 
 
 def new_encoder(recipe: Recipe, parts: Parts, sentences: SentenceEncoder) -> tuple[MultimodalEncoder, FactVectors]:
