@@ -32,6 +32,7 @@
       ApprovalRefused                        a result, not a bug
       OutputRecalled                         whoever asks for it
       StorageExhausted                       operator: room on disk
+      DatabaseUnavailable                    by itself: locked, or operator: gone
       PublicationError                       us, must be retried
       AttestationError                       us, must be retried
       VerificationFailed                     whoever holds the object

@@ -23,6 +23,7 @@ from generators.cards import write_card
 from generators.packing import trained_networks
 from generators.recipes import Parts, Recipe
 from generators.run_facts import run_facts
+from generators.training import load_checkpoint
 from generators.training_set import TrainingSet
 from generators.weights import save_weights
 from multimodal.conditioning import TokenEncoder
@@ -72,7 +73,7 @@ def export_bundle(
         concepts=_concepts(parts["train"], recipe),
         reference=_reference(parts["validation"], image_autoencoder, texts.labels),
         measured=(),
-        training=_training(recipe, parts, steps) + run_facts(run_folder, dataset_folder),
+        training=_training(recipe, parts, run_folder, steps) + run_facts(run_folder, dataset_folder),
         **texts.entries(),
     )
     write_card(card, bundle_folder)
@@ -147,14 +148,14 @@ def _three_deviations(looks: NDArray[np.float64]) -> list[ValueRange]:
     return [ValueRange(float(m - 3 * d), float(m + 3 * d), "1") for m, d in zip(centre, deviation, strict=True)]
 
 
-def _training(recipe: Recipe, parts: Parts, steps: int) -> tuple[tuple[str, str], ...]:
+def _training(recipe: Recipe, parts: Parts, run_folder: Path, steps: int) -> tuple[tuple[str, str], ...]:
     counts = [f"{len(parts[name])} cases for {name}" for name in ("train", "validation", "test")]
     return (
         ("split", f"{', '.join(counts)}; by person"),
         ("trained ranges", "1st to 99th percentile of the training people"),
         ("accepted mean, spread and sharpness", "validation volumes after the autoencoder, three deviations either way"),
         ("accepted relative difference of a volume", "by design: the level of each label is set to the requested volume"),
-        *((f"{name} steps", str(recipe.plan.steps[name])) for name in recipe.stages[:-1]),
+        *((f"{name} steps", str(load_checkpoint(run_folder / f"{name}.pt")["step"])) for name in recipe.stages[:-1]),
         (f"{recipe.stages[-1]} steps", str(steps)),
         ("default guidance", f"{GUIDANCE:g}"),
         ("default sampler steps", str(SAMPLER_STEPS if recipe.vector is None else 1)),

@@ -7,26 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-from domain.model_card import Measurement
 
 PLAN_NAME, LOSSES_NAME = "plan.json", "losses.jsonl"
 
 _PLAN_FACTS = {
     "seed": "seed",
-    "autoencoder_batch": "autoencoder batch",
-    "denoiser_batch": "denoiser batch",
-    "variants": "forms of each crop that the denoiser saw",
+    "variants": "forms of each case that the denoiser saw",
 }
-# Figures of an export by name, and from where on (in the figure's unit) each is a shortcoming that a reader must be told.
-_SHARPNESS = "sharpness after the autoencoder, over the original"
-_KEPT = "share of volumes that keep to every accepted range and tolerance"
-_ERROR = "requested against generated total volume, mean absolute error"
-_SPREAD = "spread of total volume with the values dropped, over the real spread"
-_FAITHFUL = 0.95
 
 
 def run_facts(run_folder: Path, dataset_folder: Path) -> tuple[tuple[str, str], ...]:
@@ -41,6 +31,7 @@ def run_facts(run_folder: Path, dataset_folder: Path) -> tuple[tuple[str, str], 
     """
     plan = _plan(run_folder / PLAN_NAME)
     facts = [(name, str(plan[key])) for key, name in _PLAN_FACTS.items() if key in plan]
+    facts += [(f"{stage} batch", str(size)) for stage, size in plan.get("batch", {}).items() if stage in plan.get("stages", ())]
     facts += [(f"hours of the {stage}, pauses included", f"{hours:.2f}") for stage, hours in _hours(run_folder / LOSSES_NAME)]
     files = sorted(path for path in dataset_folder.rglob("*.nii.gz") if path.is_file())
     facts.append(("data set digest", f"{dataset_digest(dataset_folder, files)} over {len(files)} files"))
@@ -55,33 +46,6 @@ def dataset_digest(folder: Path, files: Iterable[Path]) -> str:
     lines = sorted((path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
     listed = "".join(f"{digest}  {name}\n" for name, digest in lines)
     return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
-
-
-def known_failures(measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """Return in words where the measured figures say that the model falls short; a figure that is not there says nothing."""
-    figures = {figure.name: figure for figure in measured}
-    told = []
-    if (kept := figures.get(_KEPT)) and kept.value < 1:
-        told.append(
-            f"{1 - kept.value:.0%} of {kept.n} volumes ({kept.split}) left an accepted range or tolerance: "
-            "the quality gates reject such volumes."
-        )
-    if (sharpness := figures.get(_SHARPNESS)) and sharpness.value < _FAITHFUL:
-        told.append(
-            f"Volumes are smoother than real ones: the autoencoder keeps {sharpness.value:.0%} of the sharpness "
-            f"({sharpness.n} crops, {sharpness.split})."
-        )
-    if error := figures.get(_ERROR):
-        told.append(
-            f"The generated total volume misses the requested one by {error.value:.0f} {error.unit} on average "
-            f"({error.n} volumes, {error.split}), by the model's own label map."
-        )
-    if (spread := figures.get(_SPREAD)) and spread.value < _FAITHFUL:
-        told.append(
-            f"Without requested values the sizes vary less than real ones: {spread.value:.0%} of the real spread "
-            f"({spread.n} volumes, {spread.split})."
-        )
-    return tuple(told)
 
 
 def _plan(path: Path) -> dict[str, Any]:

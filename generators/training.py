@@ -77,7 +77,7 @@ def train(
         raise ConfigurationError(found="unknown stages", allowed=", ".join(recipe.stages), action="name some of these")
     torch.set_num_threads(threads)
     run_folder.mkdir(parents=True, exist_ok=True)
-    _write_json(run_folder / "plan.json", {"model": recipe.name, **asdict(recipe.plan)})
+    _write_json(run_folder / "plan.json", {"model": recipe.name, "stages": recipe.stages, **asdict(recipe.plan)})
     if begin_from:
         _adopt_autoencoders(recipe, run_folder, begin_from)
     for name in recipe.stages:

@@ -36,13 +36,14 @@ class Support:
 
 
 def support(real: Features, generated: Features, *, neighbours: int = NEIGHBOURS) -> Support:
-    """Return precision, recall, density and coverage of features (N, F) and (M, F), N and M above `neighbours`.
+    """Return precision, recall, density and coverage of features (N, F) and (M, F); of few, with fewer neighbours.
 
     References
     ----------
     Kynkäänniemi et al., Improved Precision and Recall Metric for Assessing Generative Models, NeurIPS 2019, equations 1 and 2.
     Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, ICML 2020, equations 3 and 6.
     """
+    neighbours = min(neighbours, len(real) - 1, len(generated) - 1)
     between = _distances(real, generated)  # (N, M)
     in_real = between < _reach(real, neighbours)[:, None]
     in_generated = between < _reach(generated, neighbours)[None, :]

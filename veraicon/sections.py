@@ -262,8 +262,8 @@ class GenerationSettings(_Section):
     sampler_steps: int = Field(8, ge=1, le=200, description="denoising steps")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$", description="cpu or cuda (cuda:1 for another card)")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the generator; part of what decides the last bits")
-    sentence_encoder: Path | None = Field(
-        None, description="folder of the transformer that embeds texts; unset: the packaged one, which packaged models know"
+    sentence_encoder: str = Field(
+        "", description="folder of the transformer that embeds texts; empty: the packaged one, which packaged models know"
     )
 
 

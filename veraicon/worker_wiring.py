@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from dicom_node.writing import ImageForm, SummaryForm
@@ -55,7 +56,8 @@ def worker_steps(
     """
     settings = site.settings
     how = settings.generation
-    model = SiteModel(how.model, device=how.device, threads=how.threads, sentence_encoder=how.sentence_encoder)
+    sentence_encoder = Path(how.sentence_encoder) if how.sentence_encoder else None
+    model = SiteModel(how.model, device=how.device, threads=how.threads, sentence_encoder=sentence_encoder)
     return SiteSteps(
         archive=site.archive,
         ehr=EhrReader(

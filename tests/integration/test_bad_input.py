@@ -148,21 +148,19 @@ def test_missing_fhir_server_and_refusing_pacs_fail_by_name_and_succeed_on_retry
     away = f'[fhir]\nbase_url = "http://127.0.0.1:{nobody}/fhir"\n'
     refusing = f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {nobody}\n'
     with veraicon_site(tmp_path / "site", free_port, _FAST + away) as site:
-        serving = site.serve()
+        site.serve()
         site.push(data_folder("dicom/mr_hippocrop_PGBM-002"))
         job = site.await_job()
         assert (job["state"], job["error"]["name"], job["error"]["attempts"]) == ("failed", "PeerUnreachable", 2)
-        serving.terminate()
-        serving.wait(timeout=40)
+        site.stop()
 
         site.write_config(_FAST + refusing)
-        serving = site.serve()
+        site.serve()
         httpx.post(f"{site.url}/fhir", json=small_bundle("PGBM-002", _VOLUMES), timeout=30).raise_for_status()
         httpx.post(f"{site.url}/jobs/{job['job']}/retry", timeout=30).raise_for_status()
         job = site.await_job(job["job"])
         assert (job["state"], job["error"]["name"], job["error"]["step"]) == ("failed", "PeerUnreachable", "published")
-        serving.terminate()
-        serving.wait(timeout=40)
+        site.stop()
 
         site.write_config(_FAST)
         site.serve()

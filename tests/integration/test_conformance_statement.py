@@ -49,7 +49,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VeraiconSite]:
             probe.bind(("127.0.0.1", 0))
             return int(probe.getsockname()[1])
 
-    with veraicon_site(tmp_path_factory.mktemp("site"), free_port) as running:
+    with veraicon_site(tmp_path_factory.mktemp("site"), free_port, "[worker]\nembedded = false\n") as running:
         running.serve()
         yield running
 

@@ -93,7 +93,7 @@ def test_a_push_that_was_acknowledged_becomes_a_job_after_kill_minus_nine(
         serving = site.serve()
         httpx.post(f"{site.url}/fhir", json=_BUNDLE, timeout=30).raise_for_status()
         site.push(series)
-        serving.send_signal(signal.SIGKILL)
+        serving.kill()
         serving.wait(timeout=20)
         site.write_config("")
         site.serve()

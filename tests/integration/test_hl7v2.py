@@ -196,12 +196,14 @@ def test_a_message_that_was_kept_when_the_process_died_is_done_once(
     port = free_port()
     with veraicon_site(tmp_path, free_port, f"{_QUIET}[hl7v2]\nport = {port}\n") as site:
         environment = {**os.environ, "VERAICON_FAULT": "hl7v2:kept"}
-        dying = subprocess.Popen([sys.executable, "-c", _ENGINES, str(site.config)], env=environment)
-        site.processes.append(dying)
-        eventually(lambda: _listens(port), deadline_s=60)
         content = orm("KILL", placer="7001", study="1.2.3.7001")
-        assert _answers(port, [b"\x0b" + content + b"\x1c\r"], 1) == []
-        assert dying.wait(timeout=30) != 0
+        dying = subprocess.Popen([sys.executable, "-c", _ENGINES, str(site.config)], env=environment)
+        try:
+            eventually(lambda: _listens(port), deadline_s=60)
+            assert _answers(port, [b"\x0b" + content + b"\x1c\r"], 1) == []
+            assert dying.wait(timeout=30) != 0
+        finally:
+            dying.kill()
         with open_site(load_settings(site.config)) as opened:
             service = EngineService(opened)
             service.start()

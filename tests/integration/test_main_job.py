@@ -61,7 +61,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, data_folder: Callable[[str], 
             httpx.post(ehr, json=json.loads(support.read_text()), timeout=120).raise_for_status()
         bundle = patient_bundle(synthea, "PGBM-002", _VOLUMES)
         httpx.post(ehr, json=bundle, timeout=120).raise_for_status()
-        site.serve()
+        site.serve(supervised=True)
         site.push(series)
         yield Done(site, orthanc, ehr, site.await_job())
 

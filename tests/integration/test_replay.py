@@ -100,7 +100,7 @@ def _work_off(site: VeraiconSite, jobs: list[str], eventually: Callable[..., Any
 
 @pytest.mark.requirement("PROV-REPLAY-001")
 def test_a_job_is_replayed_to_the_bit_in_a_fresh_process(made: Made) -> None:
-    answered = made.site.run("replay", made.batch[2], "--json")
+    answered = made.site.run_in_a_fresh_python("replay", made.batch[2], "--json")
     assert answered.returncode == 0, answered.stdout + answered.stderr
     told = json.loads(answered.stdout)
     assert (told["likeness"], told["differences"], told["not_checkable"]) == ("bit-exact", [], [])

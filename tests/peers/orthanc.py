@@ -81,7 +81,7 @@ def running_orthanc(
             peer = Peer("orthanc", "ORTHANC", "127.0.0.1", dicom_port, node_ae_title, timeout_s=15.0)
             yield Orthanc(peer, f"http://127.0.0.1:{http_port}")
         finally:
-            process.terminate()
+            process.kill()  # nobody reads what it would still write
             process.wait(timeout=30)
 
 

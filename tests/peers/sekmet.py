@@ -45,7 +45,7 @@ def running_sekmet(folder: Path, port: int, *, deadline_s: float = 60.0) -> Iter
             _await_answer(process, f"{url}/metadata", folder, deadline_s)
             yield url
         finally:
-            process.terminate()
+            process.kill()  # nobody reads what it would still write
             process.wait(timeout=20)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 
 from tests.peers.dcmtk import run_dcmtk
+from tests.peers.forked import Command
+from veraicon.settings import load_settings
 
 ENDED = {"attested", "rejected", "failed", "cancelled"}
 
@@ -29,7 +31,7 @@ class VeraiconSite:
     node_port: int
     http_port: int
     extra_toml: str = ""
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Command] = field(default_factory=list)
 
     @property
     def config(self) -> Path:
@@ -52,26 +54,45 @@ class VeraiconSite:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of ours with the site's settings."""
-        command = [sys.executable, "-m", "veraicon", "--config", str(self.config), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.folder, env=_environment({}))
+        with tempfile.TemporaryDirectory() as talk:
+            out, err = Path(talk) / "out", Path(talk) / "err"
+            command = self._command(arguments, out, err, {})
+            try:
+                status = command.wait(timeout=120)
+            finally:
+                command.kill()
+            return subprocess.CompletedProcess(arguments, status, out.read_text("utf-8"), err.read_text("utf-8"))
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a long-running command of ours."""
+    def run_in_a_fresh_python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ours in an interpreter that shares nothing with another one, not even its order of hashes."""
         command = [sys.executable, "-m", "veraicon", "--config", str(self.config), *arguments]
-        with (self.folder / "site.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env=_environment(environment or {}), start_new_session=True
-            )
+        environment = {**os.environ, "TCP_NODELAY": "1"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.folder, env=environment)
+
+    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Command:
+        """Start a long-running command of ours."""
+        log = self.folder / "site.log"
+        process = self._command(arguments, log, log, environment or {})
         self.processes.append(process)
         return process
 
-    def serve(self, *, deadline_s: float = 60.0) -> subprocess.Popen[bytes]:
-        """Start `serve` and wait until it answers."""
-        process = self.start("serve")
+    def _command(self, arguments: Sequence[str], out: Path, err: Path, more: Mapping[str, str]) -> Command:
+        environment = {**os.environ, "TCP_NODELAY": "1", **more}
+        return Command(["--config", str(self.config), *arguments], self.folder, out, err, environment)
+
+    def serve(self, *, supervised: bool = False, deadline_s: float = 60.0) -> Command:
+        """Start `serve`, wait until it answers, and start the worker that the settings want beside it.
+
+        With `supervised`, `serve` starts and keeps its worker itself, in a fresh Python that first reads its libraries.
+        """
+        beside = load_settings(self.config).worker.embedded and not supervised
+        process = self.start("serve", environment={"VERAICON_WORKER__EMBEDDED": "false"} if beside else {})
         end = time.monotonic() + deadline_s
         while time.monotonic() < end and process.poll() is None:
             try:
                 if httpx.get(f"{self.url}/health", timeout=2).is_success:
+                    if beside:
+                        self.start("work")
                     return process
             except httpx.TransportError:
                 time.sleep(0.1)
@@ -104,16 +125,10 @@ class VeraiconSite:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def stop(self) -> None:
-        """End every process, and whatever it started."""
+        """End every process, and whatever it started, at once: how they end by themselves is for tests to ask."""
         for process in self.processes:
-            if process.poll() is None:
-                process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(timeout=40)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.kill_all()
+        self.processes.clear()
 
 
 @contextmanager
@@ -126,7 +141,3 @@ def veraicon_site(folder: Path, free_port: Callable[[], int], extra_toml: str = 
         yield site
     finally:
         site.stop()
-
-
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "TCP_NODELAY": "1", **more}

@@ -29,6 +29,7 @@ def evaluate(
     measuring: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of another measuring network.")
     ] = None,
+    write_cards: Annotated[bool, typer.Option("--write-cards", help="Put the figures into the cards of the models.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = _DEFAULT.threads,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -45,6 +46,7 @@ def evaluate(
         threads=threads,
         sampling=Sampling(guidance, steps),
         measuring=measuring,
+        write_cards=write_cards,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:

@@ -30,6 +30,8 @@ class EvaluationPlan:
         Training steps of each segmenter that tells what volumes are worth as training data; the same for all of them.
     replays : int
         Volumes that are drawn twice.
+    write_cards : bool
+        Whether the models' cards get the figures.
     measuring : Path or None
         Folder of the measuring network; None for the packaged one.
     """
@@ -41,6 +43,7 @@ class EvaluationPlan:
     threads: int = 2
     sampling: Sampling = field(default_factory=Sampling)
     measuring: Path | None = None
+    write_cards: bool = False
 
 
 def telling(tell: Tell, what: str) -> Callable[[int, int], None]:

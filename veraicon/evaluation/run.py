@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from domain.errors import RequestInvalid
-from generators.cards import WEIGHTS_NAME, bundle_folder, bundled_models
+from generators.cards import WEIGHTS_NAME, bundle_folder, bundled_models, write_card
 from generators.hippocampus_data import CONCEPTS
 from quality.measuring_network import PACKAGED
 from quality.resampling import Estimate
 from veraicon.evaluation import figures
+from veraicon.evaluation.carding import with_figures
 from veraicon.evaluation.lesions import NIHSS, Lesions, lesion_rows
 from veraicon.evaluation.models import EvaluatedModel, open_model
 from veraicon.evaluation.plan import EvaluationPlan, Tell, telling
@@ -46,6 +47,9 @@ def evaluate(names: Sequence[str], dataset: Path, out: Path, plan: EvaluationPla
     out.mkdir(parents=True, exist_ok=True)
     report = _lesions(models, dataset, plan, tell) if about == NIHSS else _hippocampi(models, dataset, out, plan, tell)
     write(report, out)
+    if plan.write_cards:
+        for name, model, figures_of in zip(names, models, report.models, strict=True):
+            write_card(with_figures(model.card, figures_of), bundle_folder(name))
     return report
 
 

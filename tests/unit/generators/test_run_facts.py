@@ -14,7 +14,9 @@ def test_facts_of_a_run_come_from_its_plan_its_losses_and_its_data(tmp_path: Pat
     run, data = tmp_path / "run", tmp_path / "data"
     for folder in (run, data / "images", data / "labels"):
         folder.mkdir(parents=True)
-    (run / "plan.json").write_text(json.dumps({"seed": 20261, "autoencoder_batch": 2}))
+    (run / "plan.json").write_text(
+        json.dumps({"seed": 20261, "stages": ["autoencoder"], "batch": {"autoencoder": 2, "vae": 8}})
+    )
     rows = [{"stage": "autoencoder", "step": 10, "time": 1000}, {"stage": "autoencoder", "step": 20, "held_out": 1.0}]
     rows += [{"stage": "autoencoder", "step": 30, "time": 2800}, {"stage": "denoiser", "step": 10, "time": 5000}]
     (run / "losses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -23,6 +25,7 @@ def test_facts_of_a_run_come_from_its_plan_its_losses_and_its_data(tmp_path: Pat
     facts = dict(run_facts(run, data))
     assert facts["seed"] == "20261"
     assert facts["autoencoder batch"] == "2"
+    assert "vae batch" not in facts
     assert facts["hours of the autoencoder, pauses included"] == "0.50"
     command = "sha256sum images/b.nii.gz labels/a.nii.gz | sha256sum"
     said = subprocess.run(command, shell=True, cwd=data, capture_output=True, text=True, check=True).stdout

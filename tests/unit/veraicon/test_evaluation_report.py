@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from quality.resampling import Estimate
+from tests.builders_generators import card as make_card
 from veraicon.cli import app
+from veraicon.evaluation.carding import known_failures, with_figures
 from veraicon.evaluation.goals import GOALS, Band, Reached
 from veraicon.evaluation.report import ModelReport, Report, Row, to_json, to_markdown, write
 
@@ -132,3 +134,22 @@ def test_the_command_hands_its_options_on_and_prints_the_table(tmp_path: Path, m
     assert to_markdown(_report()) in told.stdout
     as_json = CliRunner().invoke(app, ["evaluate", "a", *options, "--json"])
     assert json.loads(as_json.stdout) == to_json(_report())
+
+
+def test_a_card_gets_the_figures_and_says_which_bars_they_miss() -> None:
+    rows = (
+        Row("seconds", "seconds", Estimate(0.75, 0.6, 0.9, 200, 29), "s"),
+        Row("frechet", "distance", Estimate(2.5, math.nan, math.nan, 22, 29)),
+        Row("other", "Something without a goal", Estimate(7.0, 6.0, 8.0, 5, 5)),
+        Row("nihss", "not measured", Estimate(math.nan, math.nan, math.nan, 0, 0)),
+    )
+    card = with_figures(make_card(known_failures=("Old.",)), ModelReport("m", rows))
+    assert [(figure.name, figure.value, figure.n) for figure in card.measured] == [
+        (next(goal.name for goal in GOALS if goal.key == "seconds"), 0.75, 200),
+        (next(goal.name for goal in GOALS if goal.key == "frechet"), 2.5, 22),
+        ("Something without a goal", 7.0, 5),
+    ]
+    assert card.measured[1].interval is None
+    assert len(card.known_failures) == 1
+    assert "0.75 s" in card.known_failures[0]
+    assert card.known_failures == known_failures(card.measured)

@@ -206,7 +206,8 @@ def test_a_site_with_a_fhir_server_claims_operations_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("fault", "status"), [(OperationalError("select secret", {}, Exception("database is locked")), 503), (KeyError("secret"), 500)]
+    ("fault", "status"),
+    [(OperationalError("select secret", {}, Exception("database is locked")), 503), (KeyError("secret"), 500)],
 )
 def test_a_database_that_is_locked_and_a_fault_of_ours_are_answered_as_outcomes_without_what_they_hold(
     site: Site, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int

@@ -11,10 +11,7 @@ _HEAVY = ("torch", "monai", "transformers")
 @pytest.mark.parametrize(
     "what",
     [
-        "import veraicon.server",
-        "import veraicon.doctor",
-        "import veraicon.verifying.targets",
-        "import veraicon.demo",
+        "import veraicon.server, veraicon.doctor, veraicon.verifying.targets, veraicon.demo",
         "import sys; sys.argv = ['veraicon', '--help']; import runpy; runpy.run_module('veraicon', run_name='__main__')",
         "import sys; sys.argv = ['veraicon', 'doctor', '--json']; import runpy; runpy.run_module('veraicon', run_name='__main__')",
         "import sys; sys.argv = ['veraicon', 'models', 'list']; import runpy; runpy.run_module('veraicon', run_name='__main__')",
