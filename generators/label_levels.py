@@ -30,12 +30,16 @@ def labels_at_levels(logits: Tensor, wanted: Mapping[tuple[int, ...], int]) -> T
     ----------
     Osher and Sethian, Fronts Propagating with Curvature-Dependent Speed, J. Comput. Phys. 79:12, 1988 (level sets).
     """
-    shift = torch.zeros(len(logits), 1, 1, 1, dtype=torch.float64)
     exact = logits.double()
-    for _ in range(_ROUNDS if len(wanted) > 1 else 1):
+    shift = torch.zeros(len(logits), 1, 1, 1, dtype=torch.float64)
+    labels = exact.argmax(0)
+    for _ in range(_ROUNDS):  # one group's level moves another's border, by less each round
+        if all(_filled(labels, group) == voxels for group, voxels in wanted.items()):
+            break
         for group, voxels in wanted.items():
             shift[list(group)] = (shift[list(group)] + _step(exact + shift, group, voxels)).clamp(-_FURTHEST, _FURTHEST)
-    return (exact + shift).argmax(0)
+        labels = (exact + shift).argmax(0)
+    return labels
 
 
 def wanted_voxels(
@@ -73,6 +77,9 @@ def _step(logits: Tensor, group: tuple[int, ...], voxels: int) -> Tensor:
     """Return what to add to the group's logits so that it wins in `voxels` voxels, the others being as they are."""
     others = [label for label in range(len(logits)) if label not in group]
     lead = (logits[list(group)].amax(0) - logits[others].amax(0)).flatten()
-    leads = lead.sort(descending=True).values
-    voxels = min(max(voxels, 1), len(leads) - 1)
-    return -(leads[voxels - 1] + leads[voxels]) / 2
+    voxels = min(max(voxels, 1), len(lead) - 1)
+    return -lead.topk(voxels + 1).values[-2:].mean()
+
+
+def _filled(labels: Tensor, group: tuple[int, ...]) -> int:
+    return sum(int((labels == label).sum()) for label in group)
