@@ -239,7 +239,7 @@ def _other_weights(folder: Path) -> Path:
     with safe_open(packaged / WEIGHTS_NAME, framework="pt") as opened:
         metadata = opened.metadata()
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-    name = max((one for one in tensors if one.startswith("denoiser.")), key=lambda one: tensors[one].numel())
+    name = max((one for one in tensors if one.startswith("image_denoiser.")), key=lambda one: tensors[one].numel())
     tensors[name] = tensors[name] * 1.05
     save_file(tensors, folder / WEIGHTS_NAME, metadata=metadata)
     from dataclasses import replace
