@@ -112,8 +112,8 @@ def _reference(held_out: TrainingSet, autoencoder: Autoencoder | None, labels: t
     """Return what the gates accept.
 
     Mean, spread and sharpness: real volumes after the autoencoder, four standard deviations either way: only what is broken
-    lies outside, and how good volumes are says `veraicon evaluate`. Similarity: halfway between the most alike two hippocampi of one
-    person and the least alike a volume and its own reconstruction; above lies a copy.
+    lies outside, and how good volumes are says `veraicon evaluate`. Similarity: halfway between the most alike two hippocampi
+    of one person and the least alike a volume and its own reconstruction; above lies a copy.
     """
     if autoencoder is None or held_out.images is None:
         return OutputReference(ValueRange(0, 1, "1"), _ANYTHING, _ANYTHING, _ANYTHING, _ANYTHING, _VOLUME_TOLERANCE, labels)
