@@ -14,7 +14,7 @@ from multimodal.concepts import CONCEPTS, MEASUREMENT_SYSTEM, YES_NO, Aliases, C
 from multimodal.units import in_unit
 
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
-_SUM_TOLERANCE = 0.05
+_SUM_TOLERANCE = 0.015  # less than what the gates accept of each of them
 # Two systems may write one measurement in two units, and round it.
 _SAME = 1e-6
 # FHIR R4 observation-status and diagnostic-report-status: the value may still change.
@@ -194,7 +194,7 @@ def _without_contradiction(chosen: list[PickedValue], missing: list[tuple[str, s
     if whole.asked and all(part.asked for part in parts):
         raise RequestInvalid(
             found="requested volumes of the parts that do not add up to the requested whole",
-            allowed=f"a sum within {_SUM_TOLERANCE:.0%} of the whole",
+            allowed=f"a sum within {_SUM_TOLERANCE:.1%} of the whole",
             action="ask for the parts or for the whole",
         )
     dropped = parts if whole.asked else [whole]

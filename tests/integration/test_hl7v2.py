@@ -104,8 +104,10 @@ def test_an_order_message_is_answered_with_its_result(wired: Wired, eventually: 
     assert [str(result["OBR"][0][number]) for number in (2, 25)] == ["1001^RIS", "F"]
     assert str(result["OBX"][0][5]).startswith("SYNTHETIC")
     studies = [str(one[5]) for one in result["OBX"] if str(one[3]).startswith("110180")]
-    (job,) = wired.site.jobs()
-    assert job["state"] == "attested", job
+    # A volume that a check rejects is drawn again with another seed; the order is answered by the one that passed.
+    states = [job["state"] for job in wired.site.jobs()]
+    assert states.count("attested") == 1, states
+    assert set(states) <= {"attested", "rejected"}
     assert studies != [str(source.StudyInstanceUID)]
 
 

@@ -98,10 +98,10 @@ def test_a_final_number_stands_before_a_preliminary_one_of_its_time_and_two_fina
 
 def test_parts_and_whole_that_disagree_are_not_told_together() -> None:
     parts = [_volume(1500.0, kind=kind) for kind in _KINDS[:2]]
-    assert len(pick_values(context(*parts, _volume(3100.0)), (), _KINDS).values) == 3
+    assert len(pick_values(context(*parts, _volume(3030.0)), (), _KINDS).values) == 3
     picked = pick_values(context(*parts, _volume(4000.0)), (), _KINDS)
     assert picked.missing == ((_KINDS[2], "parts and whole disagree"),)
-    picked = pick_values(context(*parts), (_volume(4000.0),), ("age", *_KINDS))
+    picked = pick_values(context(*parts), (_volume(3100.0),), ("age", *_KINDS))
     assert [one.kind for one in picked.values] == [_KINDS[2]]
     with pytest.raises(RequestInvalid, match="do not add up"):
         pick_values(context(), (*parts, _volume(4000.0)), _KINDS)
