@@ -102,8 +102,8 @@ def hard_labels(logits: Tensor) -> Tensor:
     ----------
     Bengio, Leonard and Courville, Estimating or Propagating Gradients Through Stochastic Neurons, 2013 (straight through).
     """
-    chance = logits.softmax(1)
-    hard = functional.one_hot(logits.argmax(1), logits.shape[1]).movedim(-1, 1).to(chance)
+    chance = logits.float().softmax(1)
+    hard = functional.one_hot(logits.max(1).indices, logits.shape[1]).movedim(-1, 1).to(chance)
     return (hard + chance - chance.detach())[:, 1:]
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from scipy.ndimage import map_coordinates
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,8 +28,8 @@ def bent(
 
     Parameters
     ----------
-    image : tensor, (1, D, H, W), float32
-        On the grid, edge-padded, 1 mm voxels.
+    image : tensor, (C, D, H, W), float32, 0 to 1
+        On the grid, edge-padded, 1 mm voxels; C is 1, or 0 where there is no image.
     labels : tensor, (D, H, W), uint8
     extent : tensor, (3,)
         Shape of the crop on the grid: the answer is edge-padded outside it again.
@@ -40,7 +42,7 @@ def bent(
     wear it away.
     """
     where = _sampling_grid(labels.shape, size_deviation, rng)
-    bent_image = _sampled(image, where)  # (1, D, H, W)
+    bent_image = _sampled_by_splines(image, where)  # (C, D, H, W)
     share = _sampled(functional.one_hot(labels.long()).movedim(-1, 0).float(), where)  # (1 + L, D, H, W)
     for axis, (n, length) in enumerate(zip(labels.shape, extent.tolist(), strict=True), start=1):
         start = (n - length) // 2
@@ -50,7 +52,7 @@ def bent(
         share[1:] = share[1:].index_fill(axis, outside.nonzero().flatten(), 0)
     if len(share) == 2:
         return bent_image, _fullest(share[1], int(labels.count_nonzero()))
-    return bent_image, share.argmax(0).to(torch.uint8)
+    return bent_image, share.max(0).indices.to(torch.uint8)
 
 
 def volumes_mm3(labels: Tensor) -> Tensor:
@@ -61,6 +63,20 @@ def volumes_mm3(labels: Tensor) -> Tensor:
 
 def _sampled(voxels: Tensor, where: Tensor) -> Tensor:
     return functional.grid_sample(voxels.unsqueeze(0), where, padding_mode="border", align_corners=False)[0]
+
+
+def _sampled_by_splines(image: Tensor, where: Tensor) -> Tensor:
+    """Return an image sampled by cubic splines: linear weights take a fifth of its sharpness, which a generator would learn.
+
+    References
+    ----------
+    Unser, Splines: A Perfect Fit for Signal and Image Processing, IEEE Signal Processing Magazine 16:6, 1999.
+    """
+    size = np.array(image.shape[1:])
+    places = ((where[0].flip(-1).numpy() + 1) * size - 1) / 2  # (D, H, W, 3), voxels: slice, row, column
+    along = np.moveaxis(places, -1, 0)
+    channels = [map_coordinates(channel.numpy(), along, order=3, mode="nearest") for channel in image]
+    return torch.from_numpy(np.stack(channels)).clamp(0, 1) if channels else image
 
 
 def _fullest(share: Tensor, voxels: int) -> Tensor:
@@ -76,9 +92,10 @@ def _sampling_grid(shape: torch.Size, size_deviation: float, rng: torch.Generato
     scale = torch.exp(_SCALE_DEVIATION * (axes[:3] - axes[:3].mean()) + size_deviation * axes[3])
     turn = _rotation((torch.rand(3, generator=rng) * 2 - 1) * _LARGEST_TURN)
     # In millimetres the map is turn / scale; `grid_sample` counts in half extents, so it is conjugated by the size.
-    matrix = turn @ torch.diag(1 / scale)
-    theta = torch.cat([matrix * size / size.unsqueeze(1), torch.zeros(3, 1)], dim=1)
-    grid = functional.affine_grid(theta.unsqueeze(0), [1, 1, *shape], align_corners=False)
+    with torch.autocast("cpu", enabled=False):  # where a voxel comes from must not be rounded
+        matrix = turn @ torch.diag(1 / scale)
+        theta = torch.cat([matrix * size / size.unsqueeze(1), torch.zeros(3, 1)], dim=1)
+        grid = functional.affine_grid(theta.unsqueeze(0), [1, 1, *shape], align_corners=False)
     points = torch.randn(1, 3, *_CONTROL_POINTS, generator=rng) * _DISPLACEMENT_MM
     smooth = functional.interpolate(points, size=list(shape), mode="trilinear", align_corners=True)
     return grid + smooth.movedim(1, -1) * 2 / size

@@ -17,7 +17,7 @@ from generators.loss import image_autoencoder_loss, label_autoencoder_loss
 from generators.stages import descend, schedule, step_rng
 from generators.training_set import TrainingSet
 
-_ADVERSARIAL_WEIGHT = 0.02
+_ADVERSARIAL_WEIGHT = 0.1
 
 
 class LabelAutoencoderStage:
@@ -68,7 +68,7 @@ class LabelAutoencoderStage:
 
     def _drawn(self, rng: torch.Generator) -> Tensor:
         chosen = torch.randint(len(self._train), (self._batch,), generator=rng).tolist()
-        nothing = torch.zeros(1, *self._train.labels.shape[1:])
+        nothing = torch.zeros(0, *self._train.labels.shape[1:])
         drawn = [bent(nothing, self._train.labels[i], self._train.extents[i], rng)[1] for i in chosen]
         return torch.stack(drawn)
 

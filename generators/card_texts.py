@@ -50,7 +50,22 @@ def _hippocampus(how: str) -> CardText:
     )
 
 
+_STROKE_LESION = CardText(
+    summary="Three-dimensional masks of acute ischaemic stroke lesions in MNI space, drawn by latent diffusion from what a "
+    "record says: age, sex, NIHSS, modified Rankin score, body mass index, history of stroke, arterial territory, lesion volume. The "
+    "modified Rankin score is the table's gs_rankin_6isdeath, which is an outcome of the stroke, not a state at imaging.",
+    out_of_scope="Diagnosis, prognosis, treatment, or any statement about a person. Images: it draws masks alone. Haemorrhage, "
+    "other spaces than MNI and finer voxels than 2 mm. A side or a territory that contradicts the other facts that are told.",
+    licence="CC0 1.0",
+    attribution="Trained on lesion masks of the Stroke Outcome Optimization Project: J. Absher et al., The stroke outcome "
+    "optimization project: Acute ischemic strokes from a comprehensive stroke center, Scientific Data 11:839 (2024), OpenNeuro "
+    "ds004889. Territories by C.-F. Liu et al., Digital 3D Brain MRI Arterial Territories Atlas, Scientific Data 10:74 (2023).",
+    data_sources=("Stroke Outcome Optimization Project, 857 of its lesion masks with their clinical table, CC0 1.0",),
+    labels=((1, "stroke-lesion-volume"),),
+)
+
 TEXTS = {
+    "stroke-lesion": _STROKE_LESION,
     "hippocampus-t1": _hippocampus("drawn by latent diffusion, first the labels and then the image that goes with them"),
     "hippocampus-t1-vae": _hippocampus("drawn by a conditional variational autoencoder"),
     "hippocampus-t1-gan": _hippocampus("drawn by a conditional generative adversarial network"),

@@ -12,13 +12,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from generators.denoiser import Denoiser, label_hint, latent_field
 from generators.latent_data import Draw, LatentData
-from generators.loss import rectified_flow_loss
+from generators.loss import importance, rectified_flow_loss
 from generators.recipes import Recipe
 from generators.stages import descend, schedule, step_rng, warmed_average
 from generators.training_set import FactVectors, tell_at_random
 from multimodal.conditioning import TokenEncoder
 
-_IMAGE_SHARE = 1 / 3  # of a batch from which the image's denoiser learns too: its steps cost more than the label's
+_IMAGE_SHARE = 1 / 2  # of a batch from which the image's denoiser learns too: its steps cost more than the label's
 
 
 class DenoiserStage:
@@ -111,7 +111,13 @@ class DenoiserStage:
             hint = label_hint(drawn.labels[:n], of_labels.voxel_channels - 1, of_image.reduction)
             denoiser = cast("Denoiser", networks["image_denoiser"])
             losses["image"] = rectified_flow_loss(
-                denoiser, drawn.image_z[:n], tokens[:n], mask[:n], torch.cat([field, hint], dim=1), rng
+                denoiser,
+                drawn.image_z[:n],
+                tokens[:n],
+                mask[:n],
+                torch.cat([field, hint], dim=1),
+                rng,
+                weight=importance(field, hint),
             )
         return losses
 

@@ -113,9 +113,9 @@ def latents_of(labels: Autoencoder, image: Autoencoder | None, cases: TrainingSe
     rng = torch.Generator().manual_seed(seed)
     rows: dict[str, list[Tensor]] = {"label_z": [], "image_z": [], "labels": [], "numbers": []}
     for index in range(len(cases)):
-        form_images, form_labels = _forms(cases, index, variants, rng)
-        label_z = _in_chunks(labels, one_hot(form_labels, labels.shape.voxel_channels))
-        image_z = _in_chunks(image, form_images) if image is not None and form_images is not None else label_z[:, :0]
+        form_images, form_labels = forms_of(cases, index, variants, rng)
+        label_z = in_chunks(labels, one_hot(form_labels, labels.shape.voxel_channels))
+        image_z = in_chunks(image, form_images) if image is not None and form_images is not None else label_z[:, :0]
         numbers = cases.facts.numbers[index].expand(variants, -1)
         rows["label_z"].append(label_z)
         rows["image_z"].append(image_z)
@@ -125,15 +125,16 @@ def latents_of(labels: Autoencoder, image: Autoencoder | None, cases: TrainingSe
     return LatentData(**made, answers=cases.facts.answers, extents=cases.extents, partner=cases.partner)
 
 
-def _forms(cases: TrainingSet, index: int, variants: int, rng: torch.Generator) -> tuple[Tensor | None, Tensor]:
+def forms_of(cases: TrainingSet, index: int, variants: int, rng: torch.Generator) -> tuple[Tensor | None, Tensor]:
     """Return images (V, 1, D, H, W), or None, and labels (V, D, H, W) of a case: as it is, then bent."""
     labels, extent = cases.labels[index], cases.extents[index]
-    image = cases.images[index] if cases.images is not None else torch.zeros(1, *labels.shape)
+    image = cases.images[index] if cases.images is not None else torch.zeros(0, *labels.shape)
     forms = [(image, labels)] + [bent(image, labels, extent, rng) for _ in range(variants - 1)]
     form_images, form_labels = (torch.stack(part) for part in zip(*forms, strict=True))
     return (form_images if cases.images is not None else None), form_labels
 
 
-def _in_chunks(autoencoder: Autoencoder, voxels: Tensor) -> Tensor:
+def in_chunks(autoencoder: Autoencoder, voxels: Tensor) -> Tensor:
+    """Return the latents, (N, C, D/r, H/r, W/r), float16, of voxels (N, V, D, H, W)."""
     with torch.no_grad():
         return torch.cat([autoencoder.encode(part) for part in torch.split(voxels, _CHUNK)]).half()

@@ -13,6 +13,8 @@ from generators.noise import path, training_times, velocity
 _KL_WEIGHT = 1e-4
 _LABEL_KL_WEIGHT = 1e-3  # of a label map more may be lost than of texture
 _EDGE_WEIGHT = 0.5
+_OUTSIDE_WEIGHT = 0.1
+_NEAR_LABELS_WEIGHT = 3.0
 
 
 def reconstruction_loss(image: Tensor, target: Tensor) -> Tensor:
@@ -23,6 +25,7 @@ def reconstruction_loss(image: Tensor, target: Tensor) -> Tensor:
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return cross-entropy plus one minus the soft Dice of the labels (not of the background, which is most of the volume)."""
+    logits = logits.float()
     chance = logits.softmax(1)[:, 1:]  # (B, L, D, H, W)
     one_hot = functional.one_hot(labels, logits.shape[1])[..., 1:].movedim(-1, 1).to(chance)
     shared = (chance * one_hot).sum((0, 2, 3, 4))
@@ -43,13 +46,20 @@ def image_autoencoder_loss(decoded: Tensor, voxels: Tensor, posterior: tuple[Ten
 
 def label_autoencoder_loss(logits: Tensor, voxels: Tensor, posterior: tuple[Tensor, Tensor]) -> Tensor:
     """Return label plus KL loss; `voxels` is one-hot, (B, 1 + L, D, H, W)."""
-    return label_loss(logits, voxels.argmax(1)) + _LABEL_KL_WEIGHT * kl_loss(*posterior)
+    return label_loss(logits, voxels.max(1).indices) + _LABEL_KL_WEIGHT * kl_loss(*posterior)
 
 
 def rectified_flow_loss(
-    denoiser: Denoiser, z: Tensor, tokens: Tensor, mask: Tensor, hint: Tensor, rng: torch.Generator
+    denoiser: Denoiser,
+    z: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    hint: Tensor,
+    rng: torch.Generator,
+    *,
+    weight: float | Tensor = 1.0,
 ) -> Tensor:
-    """Return the mean squared error of the velocity at random times.
+    """Return the mean squared error of the velocity at random times, each latent position counted by its weight.
 
     References
     ----------
@@ -58,5 +68,21 @@ def rectified_flow_loss(
     noise = torch.randn(z.shape, generator=rng)
     t = training_times(len(z), rng)
     predicted = denoiser(path(z, noise, t), t, tokens, mask, hint)
-    loss: Tensor = (predicted - velocity(z, noise)).square().mean()
+    loss: Tensor = (weight * (predicted - velocity(z, noise)).square()).mean()
     return loss
+
+
+def importance(field: Tensor, hint: Tensor) -> Tensor:
+    """Return how much each position of an image's latent counts, (B, 1, d, h, w), 1 on average.
+
+    An image has to show where its labels end, and they fill a twentieth of it: positions in and beside them count more, those
+    outside the asked volume, which nobody sees, less.
+
+    Parameters
+    ----------
+    field, hint : tensor, (B, 1, d, h, w) and (B, L r^3, d, h, w)
+        See `generators.denoiser.latent_field` and `label_hint`.
+    """
+    near = functional.max_pool3d(hint.amax(1, keepdim=True), 3, stride=1, padding=1)
+    weight = (_OUTSIDE_WEIGHT + (1 - _OUTSIDE_WEIGHT) * field) * (1 + _NEAR_LABELS_WEIGHT * near)
+    return weight / weight.mean()

@@ -9,12 +9,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Precision = Literal["float32", "bfloat16"]
 
 PLAN_NAME, LOSSES_NAME = "plan.json", "losses.jsonl"
 
 _PLAN_FACTS = {
     "seed": "seed",
+    "precision": "precision of training",
     "variants": "forms of each case that the denoiser saw",
 }
 

@@ -1,7 +1,7 @@
 """Reads the lesion masks and the clinical table of the Stroke Outcome Optimization Project (SOOP) and splits them by person.
 
 The masks lie in one standard space (MNI) at 1 mm; here they become voxels of 2 mm. What is known of a person is what the table
-says; ``n/a`` stays unknown. The arterial territory is measured: that in which most of the lesion lies.
+says; ``n/a`` stays unknown. Measured are the volume, and the arterial territory: that in which most of the lesion lies.
 
 References
 ----------
@@ -84,6 +84,7 @@ COLUMNS = (
     Column("bmi", "bmi"),
     Column("prior-stroke", "priorstroke", PRIOR_STROKE),
     Column("arterial-territory", "", {name: name for name in TERRITORIES}),
+    Column("stroke-lesion-volume", ""),
 )
 
 
@@ -96,7 +97,7 @@ class Lesion:
     labels : array, (slice, row, column), uint8
         1 in the lesion; patient axes, 2 mm.
     told : mapping of str to str
-        By heading what the table says, the territory under an empty heading; without what is unknown.
+        By heading what the table says, by kind what is measured; without what is unknown.
     """
 
     labels: NDArray[np.uint8]
@@ -203,9 +204,11 @@ def _read_lesion(
         )
     share = np.bincount(regions.reshape(-1)[_found(mask)], minlength=len(TERRITORIES) + 1)[1 : len(TERRITORIES) + 1]
     told = {heading: value for heading, value in table.get(_person(path), {}).items() if value not in _UNKNOWN}
-    measured = {"": TERRITORIES[int(share.argmax())]} if share.any() else {}
+    territory = {"arterial-territory": TERRITORIES[int(share.argmax())]} if share.any() else {}
+    half = halved(mask)
+    measured = territory | {"stroke-lesion-volume": str(int(half.sum()) * SPACING_MM**3)}
     # Two voxels become one: its centre lies half a voxel further.
-    coarse = Volume(halved(mask).astype(np.float32), affine @ _TWO_TO_ONE, "", "MR")
+    coarse = Volume(half.astype(np.float32), affine @ _TWO_TO_ONE, "", "MR")
     return Lesion(to_patient_axes(coarse).array.astype(np.uint8), told | measured)
 
 
@@ -216,7 +219,7 @@ def _found(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def _value(lesion: Lesion, column: Column) -> float:
     """Return a number, or the index of an answer in `TEXTS`; NaN where unknown."""
-    written = lesion.told.get(column.heading)
+    written = lesion.told.get(column.heading or column.kind)
     if written is None:
         return float("nan")
     try:

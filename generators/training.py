@@ -31,8 +31,6 @@ log = structlog.get_logger()
 
 Progress = Callable[[str, int, int, float], None]
 
-_PRIOR_VARIANTS = 3
-
 
 def train(
     recipe: Recipe,
@@ -106,7 +104,8 @@ def run_stage(stage: Stage, folder: Path, *, steps: int, plan: TrainingPlan, pro
         if checks_since >= plan.patience:
             log.info("training stopped early", stage=stage.name, step=step)
             return
-        losses = stage.step(step, steps)
+        with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
+            losses = stage.step(step, steps)
         _require_finite(losses, stage.name)
         progress(stage.name, step + 1, steps, losses["loss"])
         if (step + 1) % 10 == 0:
@@ -215,7 +214,7 @@ def _vector_stage(recipe: Recipe, parts: Parts, run_folder: Path, encoder: Token
     autoencoder = trained_image_autoencoder(recipe, run_folder, parts["train"])
     train_part, held_out = (
         VectorData.of(parts[name], autoencoder, variants=variants, seed=recipe.plan.seed)
-        for name, variants in (("train", _PRIOR_VARIANTS), ("validation", 1))
+        for name, variants in (("train", recipe.plan.variants), ("validation", 1))
     )
     stages: dict[str, Callable[..., Stage]] = {"vae": VariationalStage, "gan": AdversarialStage}
     return stages[recipe.family](recipe, train_part, held_out, encoder, vectors)

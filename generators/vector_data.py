@@ -1,4 +1,4 @@
-"""Batches for the families VAE and GAN: whole cases, bent anew each time, and what is known of them."""
+"""Batches for the families VAE and GAN: whole cases in forms that were bent once, and what is known of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from domain.errors import ConfigurationError
-from generators.augmentation import bent
 from generators.autoencoder import Autoencoder
+from generators.latent_data import forms_of, in_chunks
 from generators.training_set import Facts, Known, TrainingSet
-
-_AS_IT_IS = 0.25  # bending interpolates, which takes texture away: a share of the cases keeps it
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,62 +25,64 @@ class VectorDraw:
 
 @dataclass(frozen=True, eq=False)
 class VectorData:
-    """Cases of one part of a split.
+    """Cases of one part of a split in V forms each; the first is the case as it is, the others are bent.
 
     Attributes
     ----------
     cases : TrainingSet
-    images : tensor, (N, 1, D, H, W)
-        Those of the cases.
+    images : tensor, (N, V, 1, D, H, W), float16
+    labels : tensor, (N, V, D, H, W), uint8
     prior_z : tensor, (N, V, C, d, h, w), float16
-        Latents of each image in V variants, for those of whom it is the prior image.
+        Latents of the images, for those of whom they are the prior image.
     """
 
     cases: TrainingSet
     images: Tensor
+    labels: Tensor
     prior_z: Tensor
 
     @classmethod
     def of(cls, cases: TrainingSet, autoencoder: Autoencoder, *, variants: int, seed: int) -> VectorData:
-        """Return the cases with the latents of their images: as they are, and in `variants` - 1 bent forms.
+        """Return the cases in `variants` forms, and the latents of these.
 
         Raises
         ------
         ConfigurationError
             If the cases have no images.
         """
-        if cases.images is None:
-            raise ConfigurationError(
-                found="a data set without images", allowed="images", action="train a model of the family latent-diffusion"
-            )
-        rng, latents = torch.Generator().manual_seed(seed), []
-        for image, labels, extent in zip(cases.images, cases.labels, cases.extents, strict=True):
-            forms = [image] + [bent(image, labels, extent, rng)[0] for _ in range(variants - 1)]
-            with torch.no_grad():
-                latents.append(torch.cat([autoencoder.encode(form[None]) for form in forms]).half())
-        return cls(cases, cases.images, torch.stack(latents))
+        rng = torch.Generator().manual_seed(seed)
+        made = [_case(cases, index, autoencoder, variants, rng) for index in range(len(cases))]
+        images, labels, latents = (torch.stack(part) for part in zip(*made, strict=True))
+        return cls(cases, images, labels, latents)
 
     def draw(self, count: int, scale: tuple[Tensor, Tensor], rng: torch.Generator) -> VectorDraw:
         """Return a random batch. The prior image is bent on its own: its size says less than the numbers do."""
-        cases = self.cases
-        index = torch.randint(len(cases), (count,), generator=rng)
-        variant = torch.randint(self.prior_z.shape[1], (count,), generator=rng)
-        images, labels = (torch.stack(part) for part in zip(*(self._form(int(i), rng) for i in index), strict=True))
+        cases, (n, variants) = self.cases, self.labels.shape[:2]
+        index = torch.randint(n, (count,), generator=rng)
+        variant, prior_variant = torch.randint(variants, (2, count), generator=rng)
+        labels = self.labels[index, variant]
         numbers = cases.measured(labels) if cases.measured else cases.facts.numbers[index]
         mean, deviation = scale
         partner = cases.partner[index]
         known = Known(
             numbers=(numbers - mean) / deviation,
             answers=cases.facts.answers[index],
-            prior=self.prior_z[partner.clamp_min(0), variant].float(),
+            prior=self.prior_z[partner.clamp_min(0), prior_variant].float(),
             prior_there=partner >= 0,
         )
-        return VectorDraw(images, labels, cases.extents[index], known)
+        return VectorDraw(self.images[index, variant].float(), labels, cases.extents[index], known)
 
-    def _form(self, index: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        case = self.images[index], self.cases.labels[index]
-        kept = torch.rand((), generator=rng) < _AS_IT_IS
-        return case if kept else bent(*case, self.cases.extents[index], rng)
+
+def _case(
+    cases: TrainingSet, index: int, autoencoder: Autoencoder, variants: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images, labels and latents of one case in all of its forms."""
+    images, labels = forms_of(cases, index, variants, rng)
+    if images is None:
+        raise ConfigurationError(
+            found="a data set without images", allowed="images", action="train a model of the family latent-diffusion"
+        )
+    return images.half(), labels, in_chunks(autoencoder, images)
 
 
 def number_scale(facts: Facts) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class VectorShape:
     grid: Shape
     label_count: int = 2
     vector: int = 64
-    channels: tuple[int, ...] = (128, 96, 64)
+    channels: tuple[int, ...] = (96, 64, 48)
     image_channels: int = 32
     block: int = 4
     image_block: int = 2

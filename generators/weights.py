@@ -23,6 +23,7 @@ from domain.errors import WeightsRejected
 from domain.grid import Shape
 from domain.model_card import ModelCard
 from generators.cards import WEIGHTS_NAME, bundle_folder, read_card
+from generators.convolution import use_onednn
 
 log = structlog.get_logger()
 
@@ -102,6 +103,7 @@ def built(bundle: Bundle, part: str, make: Callable[[dict[str, Any]], Network], 
         network.load_state_dict(bundle.states[part], strict=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise rejected(bundle.card, "weights whose names or shapes are not those of the networks") from error
+    use_onednn(network)
     return network.to(device).eval().requires_grad_(requires_grad=False)
 
 

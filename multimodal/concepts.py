@@ -126,6 +126,7 @@ CONCEPTS = (
         answers=tuple(f"{side} {artery}" for artery in ARTERIES for side in SIDES),
         stands_years=_ONE_EPISODE_YEARS,
     ),
+    Concept("stroke-lesion-volume", "Volume of the stroke lesion", "mm3", stands_years=_ONE_EPISODE_YEARS),
 )
 
 _BY_CODE = {(coding.system, coding.code): concept.kind for concept in CONCEPTS for coding in concept.codings} | {

@@ -67,7 +67,7 @@ def measure(
         seen.append(found.cpu().numpy() if features else np.empty(0))
         chance = logits.double().softmax(0)[1:].cpu().numpy()  # (L, D, H, W)
         parts = [float(cut(part, _shape_of(volume.shape)).sum()) * voxel_mm3 for part in chance]
-        labels.append(cut(logits.argmax(0).to(torch.uint8).cpu().numpy(), _shape_of(volume.shape)))
+        labels.append(cut(logits.max(0).indices.to(torch.uint8).cpu().numpy(), _shape_of(volume.shape)))
         sizes.append([*parts, sum(parts)])
     return Measured(tuple(labels), np.array(sizes), np.array(seen, dtype=np.float32))
 

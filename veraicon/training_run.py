@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from generators.export import export_bundle
 from generators.recipes import Parts, Recipe, recipe_of
+from generators.run_facts import Precision
 from generators.training import train
 from generators.training_set import Facts, FactVectors
 from generators.weights import load_bundle
@@ -36,12 +37,15 @@ class TrainingOptions:
         Folder of a finished bundle of the same recipe, from whose weights the denoisers start.
     bundle : Path or None
         Folder for weights and card when training is done; None writes none.
+    precision : str
+        See `generators.recipes.TrainingPlan`.
     """
 
     stages: Sequence[str] = ()
     steps: Mapping[str, int] = field(default_factory=dict)
     begin_from: Path | None = None
     bundle: Path | None = None
+    precision: Precision = "float32"
     threads: int = 2
 
 
@@ -61,7 +65,8 @@ def run(model: str, dataset: Path, run_folder: Path, options: TrainingOptions) -
         _run_measuring(dataset, run_folder, options)
         return
     recipe = recipe_of(model)
-    recipe = replace(recipe, plan=replace(recipe.plan, steps={**recipe.plan.steps, **options.steps}))
+    plan = replace(recipe.plan, steps={**recipe.plan.steps, **options.steps}, precision=options.precision)
+    recipe = replace(recipe, plan=plan)
     parts = recipe.read(dataset)
     torch.manual_seed(recipe.plan.seed)  # the encoder's first weights; every later draw has a stream of its own
     encoder, vectors = new_encoder(recipe, parts, SentenceEncoder())

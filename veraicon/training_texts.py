@@ -45,6 +45,7 @@ _OTHER_WAYS = {
         "Affected cerebral artery",
         "Territory of the infarction",
     ),
+    "stroke-lesion-volume": ("Infarct volume", "Lesion volume on MRI", "Volume of the cerebral infarction"),
 }
 
 OTHER_FACTS = (

@@ -63,8 +63,15 @@ class Lesions:
         return Volume(np.zeros(self.part.extents[case].tolist(), np.float32), affine, "", "MR")
 
     def asked(self, case: int, card: ModelCard) -> tuple[ClinicalFact, ...]:
-        """Return what is known of a case and may be told to a model; a number beyond its trained range as the range's end."""
-        facts, told = self.part.facts, {concept.kind: concept.trained for concept in card.concepts}
+        """Return what is known of a case and may be told to a model; a number beyond its trained range as the range's end.
+
+        Never the volume: whether it follows from the rest is what is measured.
+        """
+        volumes = {concept for _, concept in card.reference.labels}
+        facts, told = (
+            self.part.facts,
+            {concept.kind: concept.trained for concept in card.concepts if concept.kind not in volumes},
+        )
         units = {concept.kind: concept.unit for concept in CONCEPTS}
         asked = []
         for column, kind in enumerate(facts.kinds):

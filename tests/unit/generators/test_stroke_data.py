@@ -98,23 +98,29 @@ def test_people_are_split_the_same_way_each_time_and_nobody_is_in_two_parts(fold
 def test_what_the_table_says_is_told_and_what_it_does_not_say_stays_unknown(folder: Path) -> None:
     _change_row(folder, 3, sex="M", age="89+", priorstroke="0.0", bmi="31.5", gs_rankin_6isdeath="6.0")
     told = _all_told(read_lesions(folder))
-    territory = "right middle cerebral artery"
-    assert told[2] == {"age": 42, "sex": "female", "nihss": 2, "prior-stroke": "yes", "arterial-territory": territory}
-    assert told[3] == {
-        "age": 89,
-        "sex": "male",
-        "nihss": 3,
-        "modified-rankin": 6,
-        "bmi": 31.5,
-        "prior-stroke": "no",
-        "arterial-territory": territory,
-    }
+    measured = {"arterial-territory": "right middle cerebral artery", "stroke-lesion-volume": 8}
+    assert told[2] == {"age": 42, "sex": "female", "nihss": 2, "prior-stroke": "yes"} | measured
+    assert (
+        told[3]
+        == {
+            "age": 89,
+            "sex": "male",
+            "nihss": 3,
+            "modified-rankin": 6,
+            "bmi": 31.5,
+            "prior-stroke": "no",
+        }
+        | measured
+    )
 
 
-def test_a_person_without_a_row_trains_with_the_territory_alone(folder: Path) -> None:
+def test_a_person_without_a_row_trains_with_what_is_measured_alone(folder: Path) -> None:
     lines = (folder / "participants.tsv").read_text().splitlines(keepends=True)
     (folder / "participants.tsv").write_text("".join(lines[:1] + lines[2:]))
-    assert _all_told(read_lesions(folder))[-1] == {"arterial-territory": "right middle cerebral artery"}
+    assert _all_told(read_lesions(folder))[-1] == {
+        "arterial-territory": "right middle cerebral artery",
+        "stroke-lesion-volume": 8,
+    }
 
 
 def test_the_territory_is_where_most_of_the_lesion_lies_and_ventricles_are_none(folder: Path) -> None:
