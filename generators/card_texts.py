@@ -52,8 +52,8 @@ def _hippocampus(how: str) -> CardText:
 
 _STROKE_LESION = CardText(
     summary="Three-dimensional masks of acute ischaemic stroke lesions in MNI space, drawn by latent diffusion from what a "
-    "record says: age, sex, NIHSS, modified Rankin score, body mass index, history of stroke, arterial territory, lesion volume. The "
-    "modified Rankin score is the table's gs_rankin_6isdeath, which is an outcome of the stroke, not a state at imaging.",
+    "record says: age, sex, NIHSS, modified Rankin score, body mass index, history of stroke, arterial territory, lesion "
+    "volume. The modified Rankin score is the table's gs_rankin_6isdeath: an outcome of the stroke, not a state at imaging.",
     out_of_scope="Diagnosis, prognosis, treatment, or any statement about a person. Images: it draws masks alone. Haemorrhage, "
     "other spaces than MNI and finer voxels than 2 mm. A side or a territory that contradicts the other facts that are told.",
     licence="CC0 1.0",

@@ -23,6 +23,8 @@ from veraicon.evaluation.report import Row
 
 Numbers = NDArray[np.float64]
 
+PASSED = "share that the quality checks let pass at the first draw"
+
 _TOTAL = 2
 _LABELS = ("anterior", "posterior")
 
@@ -148,7 +150,7 @@ def downstream(overlap: dict[str, Numbers], people: NDArray[np.int64]) -> Iterat
 
 
 def cost(asked: Arm, same: NDArray[np.bool_]) -> Iterator[Row]:
-    """Yield seconds a volume, and the share of volumes that came again bit by bit."""
+    """Yield seconds a volume, the share that the checks let pass, and the share that came again bit by bit."""
     seconds = np.array([one.seconds for one in asked.drawn])
     yield Row(
         "seconds",
@@ -156,6 +158,8 @@ def cost(asked: Arm, same: NDArray[np.bool_]) -> Iterator[Row]:
         estimate(lambda chosen: float(np.median(seconds[chosen])), asked.people),
         unit="s",
     )
+    passed = np.array([one.passed for one in asked.drawn])
+    yield Row("passed", PASSED, estimate(lambda chosen: float(passed[chosen].mean()), asked.people))
     first = asked.people[: len(same)]
     yield Row("replayed", "share that comes again bit by bit", estimate(lambda chosen: float(same[chosen].mean()), first))
 

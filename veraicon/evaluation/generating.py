@@ -13,6 +13,7 @@ from domain.clinical import ClinicalFact
 from domain.generation import GeneratedVolume
 from domain.model_card import ModelCard
 from generators.hippocampus_data import CONCEPTS, Crop
+from quality.gates import check
 from veraicon.asking import asked_fact
 from veraicon.evaluation.models import EvaluatedModel
 from veraicon.evaluation.people import fits, other_side, volume_of
@@ -33,6 +34,8 @@ class Drawn:
         Volumes of `generators.hippocampus_data.CONCEPTS`, mm3; what is true of the crop where nothing was told.
     seconds : float
         From what was asked to the volume.
+    passed : bool
+        Whether the checks would let it leave; a job draws again where they do not.
     """
 
     crop: Crop
@@ -40,6 +43,7 @@ class Drawn:
     generated: GeneratedVolume
     seconds: float
     seed: int
+    passed: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,4 +143,5 @@ def _draw(
         asked = tuple(asked_fact(kind, value) for kind, value in zip(_TOLD, requested, strict=False))
     started = time.perf_counter()
     generated = model.draw(asked, prior, like=like, seed=seed, guidance=None if told else _UNGUIDED)
-    return Drawn(crop, requested, generated, time.perf_counter() - started, seed)
+    seconds = time.perf_counter() - started
+    return Drawn(crop, requested, generated, seconds, seed, check(generated, prior, model.card).passed)

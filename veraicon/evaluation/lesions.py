@@ -16,7 +16,9 @@ from domain.model_card import ModelCard
 from domain.volume import Volume
 from multimodal.concepts import CONCEPTS, MEASUREMENT_SYSTEM
 from quality.agreement import spearman
+from quality.gates import check
 from quality.resampling import estimate
+from veraicon.evaluation.figures import PASSED
 from veraicon.evaluation.generating import bits_of
 from veraicon.evaluation.models import EvaluatedModel
 from veraicon.evaluation.report import Row
@@ -90,6 +92,7 @@ class _Made:
     cases: NDArray[np.intp]
     volumes: NDArray[np.float64]
     seconds: NDArray[np.float64]
+    passed: NDArray[np.bool_]
     same: NDArray[np.bool_]
 
 
@@ -128,6 +131,7 @@ def lesion_rows(
         estimate(lambda a: float(np.median(made.seconds[a])), made.cases),
         "s",
     )
+    yield Row("passed", PASSED, estimate(lambda a: float(made.passed[a].mean()), made.cases))
     first = made.cases[: len(made.same)]
     yield Row("replayed", "share that comes again bit by bit", estimate(lambda a: float(made.same[a].mean()), first))
 
@@ -150,15 +154,16 @@ def _draw(
     tell: Callable[[int, int], None],
 ) -> _Made:
     cases = np.resize(known, count)
-    volumes, seconds, same = [], [], []
+    volumes, seconds, passed, same = [], [], [], []
     for index, case in enumerate(cases.tolist()):
         asked, like = lesions.asked(case, model.card), lesions.like(case)
         started = time.perf_counter()
         generated = model.draw(asked, None, like=like, seed=seed + index)
         seconds.append(time.perf_counter() - started)
         volumes.append(lesion_mm3(generated))
+        passed.append(check(generated, None, model.card).passed)
         if index < replays:
             again = model.draw(asked, None, like=like, seed=seed + index)
             same.append(bits_of(generated) == bits_of(again))
         tell(index + 1, count)
-    return _Made(cases, np.array(volumes), np.array(seconds), np.array(same))
+    return _Made(cases, np.array(volumes), np.array(seconds), np.array(passed), np.array(same))
