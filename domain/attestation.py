@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.findings import Finding
-from domain.generation import ConditioningRecord, ExecutionEnvironment, ModelIdentity
+from domain.generation import ConditioningRecord, ExecutionEnvironment, Guidance, ModelIdentity
 from domain.marking import Marks
 from domain.series import GeneratedInstance, GeneratedSeries
 
@@ -72,7 +72,7 @@ class ProvenanceStatement:
     seed: int
     sampler: str
     sampler_steps: int
-    guidance: float
+    guidance: Guidance
     conditioning: ConditioningRecord
     environment: ExecutionEnvironment
     findings: tuple[Finding, ...]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,25 @@ from domain.clinical import ClinicalFact
 from domain.identifiers import SeriesUid
 from domain.series import GeneratedSeries
 from domain.volume import Volume
+
+Modality = Literal["demographics", "clinical-facts", "report", "prior-image"]
+"""What a model can be told from."""
+
+Guidance = float | Mapping[str, float]
+"""Weight of classifier-free guidance, 1 or more: one for all, or of each `Modality` by name (1 where it is not named)."""
+
+
+def guidance_text(guidance: Guidance) -> str:
+    """Return a guidance in words.
+
+    Examples
+    --------
+    >>> guidance_text(2.0), guidance_text({"prior-image": 1.5, "clinical-facts": 3.0})
+    ('2', 'clinical-facts 3, prior-image 1.5')
+    """
+    if isinstance(guidance, Mapping):
+        return ", ".join(f"{name} {weight:g}" for name, weight in sorted(guidance.items()))
+    return f"{guidance:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +43,8 @@ class GenerationRequest:
     ----------
     series_digest : str
         ``sha256:`` over the sorted instance digests of the source series as it stood when the request was made.
-    guidance : float
-        Weight of classifier-free guidance, at least 1.
+    guidance : float or mapping of str to float
+        See `Guidance`.
     sampler_steps : int
         Number of denoising steps.
     asked : tuple of ClinicalFact
@@ -39,7 +60,7 @@ class GenerationRequest:
     series_digest: str
     model: str
     seed: int
-    guidance: float
+    guidance: Guidance
     sampler_steps: int
     requested_at: datetime
     requested_by: str
@@ -108,7 +129,7 @@ class GeneratedVolume:
     seed: int
     sampler: str
     sampler_steps: int
-    guidance: float
+    guidance: Guidance
     conditioning: ConditioningRecord
     environment: ExecutionEnvironment
     generated_at: datetime | None = None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from domain.errors import RequestInvalid, UnsupportedSeries
-from domain.generation import GeneratedVolume
+from domain.generation import GeneratedVolume, Guidance
 from domain.grid import Shape, cut, placed
 from domain.model_card import ModelCard, require_series_fits
 from domain.volume import Volume, to_patient_axes
@@ -96,7 +96,7 @@ class LatentDiffusionGenerator:
         *,
         like: Volume,
         seed: int,
-        guidance: float | Mapping[str, float],
+        guidance: Guidance,
         sampler_steps: int,
         threads: int = 2,
         cancelled: Callable[[], bool] = lambda: False,
@@ -154,7 +154,7 @@ class LatentDiffusionGenerator:
             seed=seed,
             sampler=NAME,
             sampler_steps=sampler_steps,
-            guidance=_one_number(guidance, told),
+            guidance=guidance,
             conditioning=tokens.record,
             environment=environment(self._device, threads),
         )
@@ -212,14 +212,7 @@ def _cut(voxels: Tensor, shape: Shape) -> Tensor:
     return torch.from_numpy(np.stack([cut(one.cpu().numpy(), shape) for one in voxels]))
 
 
-def _one_number(guidance: float | Mapping[str, float], told: tuple[str, ...]) -> float:
-    """Return the largest weight that was used: records keep one number."""
-    if not isinstance(guidance, Mapping):
-        return guidance
-    return max((guidance.get(name, 1.0) for name in told), default=1.0)
-
-
-def require_sampling(tokens: ConditioningTokens, guidance: float | Mapping[str, float], sampler_steps: int) -> None:
+def require_sampling(tokens: ConditioningTokens, guidance: Guidance, sampler_steps: int) -> None:
     """Refuse what no family of ours takes: more than one volume at a time, a guidance or number of steps out of range."""
     if len(tokens.tokens) != 1:
         raise RequestInvalid(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from domain.errors import WeightsRejected
-from domain.generation import GeneratedVolume
+from domain.generation import GeneratedVolume, Guidance
 from domain.model_card import ModelCard
 from domain.volume import Volume
 from generators.cards import bundle_folder, read_card
@@ -30,7 +30,7 @@ class Generator(Protocol):
         *,
         like: Volume,
         seed: int,
-        guidance: float | Mapping[str, float],
+        guidance: Guidance,
         sampler_steps: int,
         threads: int = 2,
         cancelled: Callable[[], bool] = ...,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from domain.errors import JobError
+from domain.generation import Guidance
 from generators.denoiser import Denoiser
 from multimodal.conditioning import MODALITIES, ConditioningTokens, without_modalities
 
@@ -26,7 +27,7 @@ class Term:
     dropped: tuple[str, ...]
 
 
-def guidance_terms(present: Sequence[str], guidance: float | Mapping[str, float]) -> tuple[Term, ...]:
+def guidance_terms(present: Sequence[str], guidance: Guidance) -> tuple[Term, ...]:
     """Return the terms whose weighted sum is the guided velocity; the weights add up to 1.
 
     With modalities 1 to M told one after the other, v0 telling nothing and vM everything, the velocity is

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from domain.errors import JobError, RequestInvalid
-from domain.generation import GeneratedVolume
+from domain.generation import GeneratedVolume, Guidance
 from domain.grid import Shape, cut, placed
 from domain.model_card import ModelCard, require_series_fits
 from domain.volume import FloatArray, Volume, to_patient_axes
@@ -65,7 +65,7 @@ class VectorGenerator(ABC):
         *,
         like: Volume,
         seed: int,
-        guidance: float | Mapping[str, float],
+        guidance: Guidance,
         sampler_steps: int,
         threads: int = 2,
         cancelled: Callable[[], bool] = lambda: False,
@@ -151,7 +151,7 @@ def vector_networks(bundle: Bundle, device: str) -> tuple[VectorDecoder, Autoenc
     return decoder, autoencoder
 
 
-def require_no_guidance(guidance: float | Mapping[str, float], card: ModelCard) -> None:
+def require_no_guidance(guidance: Guidance, card: ModelCard) -> None:
     """Refuse a guidance that would change nothing.
 
     Raises

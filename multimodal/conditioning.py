@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from domain.errors import GenerationError
-from domain.generation import ConditioningRecord
+from domain.generation import ConditioningRecord, Modality
 
-MODALITIES = ("demographics", "clinical-facts", "report", "prior-image")
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 """What a token can come from; guidance has a weight for each."""
 
 NULL = "null:"

@@ -10,6 +10,7 @@ W3C PROV-DM; the PROV-JSON Serialization (W3C Member Submission).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -68,7 +69,7 @@ def _generation(document: ProvDocument, lineage: Lineage, software: QualifiedNam
         VI["seed"]: str(lineage.seed),
         VI["sampler"]: lineage.sampler,
         VI["steps"]: lineage.steps,
-        VI["guidance"]: repr(lineage.guidance),
+        VI["guidance"]: json.dumps(lineage.guidance, sort_keys=True),
         VI["consent"]: lineage.consent,
     }
     document.activity(generation, endTime=lineage.generated_at, other_attributes=facts)
@@ -199,7 +200,7 @@ def _from_prov(document: ProvDocument) -> Lineage:
         seed=int(_value(generation, "seed")),
         sampler=_value(generation, "sampler"),
         steps=_value(generation, "steps"),
-        guidance=float(_value(generation, "guidance")),
+        guidance=json.loads(_value(generation, "guidance")),
         software_version=_value(software, "softwareVersion"),
         generated_at=_end(generation),
         approval=Approval(_value(approval, "kind"), _value(_with(document, "approver"), "approver"), _end(approval)),

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from domain.attestation import Approval
 from domain.errors import VerificationFailed
-from domain.generation import Receipt
+from domain.generation import Guidance, Receipt
 from domain.identifiers import derive_fhir_id
 from provenance import fhir_codes as codes
 from provenance.as_dicom import extract
@@ -99,7 +99,7 @@ class Lineage:
     seed: int
     sampler: str
     steps: int
-    guidance: float
+    guidance: Guidance
     software_version: str
     generated_at: datetime
     approval: Approval
@@ -148,7 +148,7 @@ def _of_claims(claims: Json) -> Lineage:
         seed=int(generation["seed"]),
         sampler=generation["sampler"],
         steps=generation["steps"],
-        guidance=float(generation["guidance"]),
+        guidance=generation["guidance"],
         software_version=claims["softwareVersion"],
         generated_at=moment(claims["generatedAt"]),
         approval=Approval(approval["kind"], approval["by"], moment(approval["at"])),

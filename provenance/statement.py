@@ -155,7 +155,7 @@ def to_claims(statement: ProvenanceStatement) -> dict[str, Any]:
             "seed": str(statement.seed),
             "sampler": statement.sampler,
             "steps": statement.sampler_steps,
-            "guidance": statement.guidance,
+            "guidance": dict(statement.guidance) if isinstance(statement.guidance, Mapping) else statement.guidance,
         },
         "conditioning": {
             "targets": [kind for kind, _value, _unit in statement.conditioning.targets],

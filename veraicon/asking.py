@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import get_args
 
 from dicom_node.archive import Archive
 from dicom_node.holding.files import series_digest
 from domain.clinical import ClinicalFact, Coding
 from domain.errors import RequestInvalid
-from domain.generation import GenerationRequest
+from domain.generation import GenerationRequest, Guidance, Modality
 from domain.identifiers import require_uid
 from multimodal.concepts import CONCEPTS, MEASUREMENT_SYSTEM, Concept
 from veraicon.sections import GenerationSettings
@@ -46,6 +47,31 @@ def parse_asked(texts: Sequence[str]) -> tuple[ClinicalFact, ...]:
     [('nihss', 12.0, '{score}'), ('sex', 'female', '')]
     """
     return tuple(_parse_one(text) for text in texts)
+
+
+def parse_guidance(texts: Sequence[str]) -> Guidance | None:
+    """Read one weight for all, or ``modality=weight`` of each as the command line gives it; None where nothing is given.
+
+    Raises
+    ------
+    RequestInvalid
+        If a text has another form. Which modalities and weights there are, the generator knows.
+
+    Examples
+    --------
+    >>> parse_guidance(["2"]), parse_guidance(["prior-image=2", "report=1.5"]), parse_guidance([])
+    (2.0, {'prior-image': 2.0, 'report': 1.5}, None)
+    """
+    try:
+        if len(texts) == 1 and "=" not in texts[0]:
+            return float(texts[0])
+        return {name.strip(): float(weight) for name, _, weight in (text.partition("=") for text in texts)} or None
+    except ValueError as error:
+        raise RequestInvalid(
+            found="a guidance that is neither a number nor modality=number",
+            allowed=f"--guidance 2, or --guidance prior-image=2; modalities: {', '.join(get_args(Modality))}",
+            action="correct --guidance",
+        ) from error
 
 
 def _parse_one(text: str) -> ClinicalFact:

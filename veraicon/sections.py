@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from domain.generation import Guidance, Modality
+
 # PS3.5 6.2, AE: 16 characters of the default repertoire without backslash, not only spaces.
 AeTitle = Annotated[str, Field(max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+_MOST_GUIDANCE = 10
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -255,7 +259,10 @@ class GenerationSettings(_Section):
     on_receive: bool = Field(True, description="make one request for each series that settles")
     samples: int = Field(1, ge=1, le=1000, description="requests for each series, each with a seed of its own")
     max_samples: int = Field(100, ge=1, le=1000, description="most volumes of each series that an order may ask for")
-    guidance: float = Field(1.0, ge=1, le=10, description="weight of guidance; 1 is what the packaged card advises")
+    guidance: Guidance = Field(
+        1.0,
+        description="weight of guidance; 1 is what the packaged card advises. Or of single modalities: { prior-image = 2.0 }",
+    )
     redraws: int = Field(
         3, ge=0, le=20, description="new requests with another seed after a rejected volume; each rejection stays listed"
     )
@@ -265,6 +272,14 @@ class GenerationSettings(_Section):
     sentence_encoder: str = Field(
         "", description="folder of the transformer that embeds texts; empty: the packaged one, which packaged models know"
     )
+
+    @field_validator("guidance")
+    @classmethod
+    def _weights_known(cls, guidance: Guidance) -> Guidance:
+        weights = guidance if isinstance(guidance, Mapping) else {get_args(Modality)[0]: guidance}
+        if not set(weights) <= set(get_args(Modality)) or not all(1 <= one <= _MOST_GUIDANCE for one in weights.values()):
+            raise ValueError(f"1 to {_MOST_GUIDANCE}, for all or for each of {', '.join(get_args(Modality))}")
+        return guidance
 
 
 class RuleSettings(_Section):

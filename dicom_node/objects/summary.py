@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dicom_node.objects.common import NOT_FOR_CLINICAL_USE
 from domain.findings import Finding
-from domain.generation import GeneratedVolume
+from domain.generation import GeneratedVolume, guidance_text
 
 TITLE = "Summary of a synthetic volume"
 
@@ -59,7 +59,7 @@ def _request(generated: GeneratedVolume, request_id: str) -> tuple[tuple[str, st
         ("Conditioned on", ", ".join(told.used) or "nothing"),
         ("Not known", ", ".join(told.missing) or "nothing"),
         ("Seed", str(generated.seed)),
-        ("Sampler", f"{generated.sampler}, {generated.sampler_steps} steps, guidance {generated.guidance:g}"),
+        ("Sampler", f"{generated.sampler}, {generated.sampler_steps} steps, guidance {guidance_text(generated.guidance)}"),
     )
 
 

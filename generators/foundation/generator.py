@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domain.errors import RequestInvalid
-from domain.generation import GeneratedVolume
+from domain.generation import GeneratedVolume, Guidance
 from domain.model_card import ModelCard, require_series_fits
 from domain.volume import Volume, to_patient_axes
 from generators.cards import bundle_folder, read_card
@@ -68,7 +68,7 @@ class MaisiGenerator:
         *,
         like: Volume,
         seed: int,
-        guidance: float | Mapping[str, float],
+        guidance: Guidance,
         sampler_steps: int,
         threads: int = 2,
         cancelled: Callable[[], bool] = lambda: False,
@@ -139,7 +139,7 @@ class MaisiGenerator:
         reduction = self._layout.autoencoder.reduction
         return (1, self._layout.autoencoder.latent_channels, *(n // reduction for n in reversed(like.shape)))
 
-    def _require_guidance(self, guidance: float | Mapping[str, float]) -> float:
+    def _require_guidance(self, guidance: Guidance) -> float:
         highest = 1.0 if self._layout.denoiser.classes is None else MAX_GUIDANCE
         if not isinstance(guidance, Mapping) and 1 <= guidance <= highest:
             return float(guidance)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from veraicon.asking import parse_guidance
 from veraicon.commands.console import err, show_json
 from veraicon.evaluation.plan import EvaluationPlan, Sampling
 
@@ -21,7 +22,9 @@ def evaluate(
     out_folder: Annotated[Path, typer.Option("--out", file_okay=False, help="Gets table, JSON and contact sheets.")],
     count: Annotated[int, typer.Option(min=2, help="Volumes of each arm.")] = _DEFAULT.count,
     seed: Annotated[int, typer.Option(min=0, max=2**30, help="Of the first volume.")] = _DEFAULT.seed,
-    guidance: Annotated[float | None, typer.Option(min=1, help="Instead of the card's default.")] = None,
+    guidance: Annotated[
+        list[str] | None, typer.Option(help="Instead of the card's default: 2, or prior-image=2; may be given again.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampler steps instead of the card's default.")] = None,
     segmenter_steps: Annotated[
         int, typer.Option(min=1, help="Training steps of each segmenter that tells what volumes are worth as training data.")
@@ -44,7 +47,7 @@ def evaluate(
         seed=seed,
         segmenter_steps=segmenter_steps,
         threads=threads,
-        sampling=Sampling(guidance, steps),
+        sampling=Sampling(parse_guidance(guidance or []), steps),
         measuring=measuring,
         write_cards=write_cards,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from domain.generation import guidance_text
 from generators.hippocampus_data import Crop
 from quality.measured import Measured, measure
 from quality.measuring_network import load_measuring_network, read_measuring_card
@@ -119,10 +120,8 @@ class HippocampusBench:
 
     def _model_facts(self, model: EvaluatedModel, crops: tuple[Crop, ...]) -> Iterator[tuple[str, str]]:
         yield "weights", model.card.weights_digest
-        yield (
-            "drawn",
-            f"{self._plan.count} volumes an arm, guidance {model.guidance:g}, {model.steps} steps, seed {self._plan.seed}",
-        )
+        how = f"guidance {guidance_text(model.guidance)}, {model.steps} steps, seed {self._plan.seed}"
+        yield "drawn", f"{self._plan.count} volumes an arm, {how}"
         out = len(self._people.test) - len(crops)
         moved = sum(not np.allclose(clipped(crop, model.card), crop.values) for crop in crops)
         text = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from domain.clinical import ClinicalContext, ClinicalFact
-from domain.generation import GeneratedVolume, GenerationRequest
+from domain.generation import GeneratedVolume, GenerationRequest, Guidance
 from domain.identifiers import SeriesUid
 from domain.volume import FloatArray, Volume
 from generators.cards import training_default
@@ -32,11 +32,17 @@ class EvaluatedModel:
     def __init__(self, name: str, site: SiteModel, sampling: Sampling) -> None:
         self._name, self._site, self.card = name, site, site.card
         self.title = f"{self.card.name} {self.card.version}"
-        self.guidance = sampling.guidance or float(training_default(self.card, "default guidance") or _GUIDANCE)
+        self.guidance: Guidance = sampling.guidance or float(training_default(self.card, "default guidance") or _GUIDANCE)
         self.steps = sampling.steps or int(training_default(self.card, "default sampler steps") or _STEPS)
 
     def draw(
-        self, asked: tuple[ClinicalFact, ...], prior: Volume | None, *, like: Volume, seed: int, guidance: float | None = None
+        self,
+        asked: tuple[ClinicalFact, ...],
+        prior: Volume | None,
+        *,
+        like: Volume,
+        seed: int,
+        guidance: Guidance | None = None,
     ) -> GeneratedVolume:
         """Return one volume: the whole path, from what is asked to voxels.
 

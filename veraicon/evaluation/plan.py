@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from domain.generation import Guidance
+
 Tell = Callable[[str, int, int], None]
 """Told (what is being done, how much of it is done, of how much)."""
 
@@ -14,7 +16,7 @@ Tell = Callable[[str, int, int], None]
 class Sampling:
     """How volumes are drawn; None: as the model's card has it by default."""
 
-    guidance: float | None = None
+    guidance: Guidance | None = None
     steps: int | None = None
 
 

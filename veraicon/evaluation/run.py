@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from domain.errors import RequestInvalid
+from domain.generation import guidance_text
 from generators.cards import WEIGHTS_NAME, bundle_folder, bundled_models, write_card
 from generators.hippocampus_data import CONCEPTS
 from quality.measuring_network import PACKAGED
@@ -77,7 +78,7 @@ def _lesions(models: Sequence[EvaluatedModel], dataset: Path, plan: EvaluationPl
     for model in models:
         told = telling(tell, f"{model.title}: lesions")
         rows = lesion_rows(model, lesions, count=plan.count, seed=plan.seed, replays=plan.replays, tell=told)
-        drawn = f"{plan.count} lesions, guidance {model.guidance:g}, {model.steps} steps, seed {plan.seed}"
+        drawn = f"{plan.count} lesions, guidance {guidance_text(model.guidance)}, {model.steps} steps, seed {plan.seed}"
         facts = (("weights", model.card.weights_digest), ("drawn", drawn))
         reports.append(_with_size(ModelReport(model.title, tuple(rows), facts)))
     people = (

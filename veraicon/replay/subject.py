@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from pydicom import Dataset, dcmread
 
 from domain.errors import JobNotFound, RequestInvalid, VerificationFailed
-from domain.generation import GenerationRequest
+from domain.generation import GenerationRequest, Guidance
 from domain.identifiers import SeriesUid
 from domain.series import GeneratedInstance
 from provenance.as_dicom import extract
@@ -25,6 +26,8 @@ from veraicon.settings import Settings
 from veraicon.verifying.targets import verify
 
 Json = Mapping[str, Any]
+
+_GUIDANCE: TypeAdapter[Guidance] = TypeAdapter(Guidance)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Subject:
                 series_digest=str(self.claim("source", "digest")),
                 model=model,
                 seed=int(self.claim("generation", "seed")) if seed is None else seed,
-                guidance=float(self.claim("generation", "guidance")),
+                guidance=_GUIDANCE.validate_python(self.claim("generation", "guidance")),
                 sampler_steps=int(self.claim("generation", "steps")),
                 requested_at=self.moment("requestedAt"),
                 requested_by=str(self.claim("requestedBy")),

@@ -31,6 +31,7 @@ KEYS = KEY.public_jwks()
 INSTANCES = [make_instance("request-1", number) for number in (1, 2, 3)]
 
 _names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=30)
+_weights = st.floats(1, 20, allow_nan=False)
 _moments = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)).map(
     lambda at: at.replace(microsecond=at.microsecond // 1000 * 1000, tzinfo=UTC)
 )
@@ -59,7 +60,7 @@ def _stated(draw: st.DrawFn) -> tuple[ProvenanceStatement, tuple[Receipt, ...], 
         seed=draw(st.integers(0, 2**63 - 1)),
         sampler=draw(_names),
         sampler_steps=draw(st.integers(1, 1000)),
-        guidance=draw(st.floats(1, 20, allow_nan=False)),
+        guidance=draw(_weights | st.dictionaries(st.sampled_from(["report", "prior-image"]), _weights, min_size=1)),
         software_version=draw(_names),
         generated_at=draw(_moments),
         approval=approval,

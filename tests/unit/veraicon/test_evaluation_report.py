@@ -125,12 +125,12 @@ def test_the_command_hands_its_options_on_and_prints_the_table(tmp_path: Path, m
         return _report()
 
     monkeypatch.setattr("veraicon.evaluation.run.evaluate", measured)
-    options = ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--count", "7", "--guidance", "3", "--steps", "5"]
+    options = ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--count", "7", "--guidance", "prior-image=3", "--steps", "5"]
     told = CliRunner().invoke(app, ["evaluate", "a", "b", *options])
     assert told.exit_code == 0, told.output
     ((names, dataset, out, plan),) = seen
     assert (names, dataset, out) == (["a", "b"], tmp_path, tmp_path / "out")
-    assert (plan.count, plan.sampling.guidance, plan.sampling.steps, plan.measuring) == (7, 3.0, 5, None)
+    assert (plan.count, plan.sampling.guidance, plan.sampling.steps, plan.measuring) == (7, {"prior-image": 3.0}, 5, None)
     assert to_markdown(_report()) in told.stdout
     as_json = CliRunner().invoke(app, ["evaluate", "a", *options, "--json"])
     assert json.loads(as_json.stdout) == to_json(_report())

@@ -46,6 +46,8 @@ def test_example_file_with_every_line_in_force_means_the_defaults(tmp_path: Path
         ('[pairing]\ntimezone = "Europe/Nowhere"\n', "pairing.timezone", ""),
         ('[pairing]\naccept = ["accession"]\n', "accession_system is empty", ""),
         ('[publication]\nimage = "modern"\n', "publication.image", ""),
+        ("[generation]\nguidance = { weather = 2.0 }\n", "generation.guidance", ""),
+        ("[generation]\nguidance = { report = 0.5 }\n", "generation.guidance", ""),
         ("not toml", "veraicon.toml", "config example"),
         ('[http]\nhost = "0.0.0.0"\n', "http.token", ""),
     ],
@@ -55,6 +57,12 @@ def test_refuses_a_wrong_file_and_names_the_key(tmp_path: Path, text: str, named
         load_settings(_write(tmp_path, text))
     assert named in refused.value.found
     assert allowed in refused.value.allowed
+
+
+def test_guidance_may_have_a_weight_for_each_modality(tmp_path: Path) -> None:
+    weights = load_settings(_write(tmp_path, "[generation]\nguidance = { prior-image = 2.0, report = 1 }\n")).generation.guidance
+    assert weights == {"prior-image": 2.0, "report": 1.0}
+    assert load_settings(_write(tmp_path, "[generation]\nguidance = 3\n")).generation.guidance == 3
 
 
 def test_a_refused_secret_is_not_repeated(tmp_path: Path) -> None:
