@@ -14,10 +14,12 @@ from generators.denoiser import Denoiser, label_hint, latent_field
 from generators.latent_data import Draw, LatentData
 from generators.loss import importance, rectified_flow_loss
 from generators.recipes import Recipe
+from generators.size_prior import SIZE_PRIOR, SizePrior, size_hint
 from generators.stages import descend, schedule, step_rng, warmed_average
-from generators.training_set import FactVectors, tell_at_random
+from generators.training_set import Facts, FactVectors, tell_at_random
 from multimodal.conditioning import TokenEncoder
 
+_SIZE_WEIGHT = 0.05  # of a nat, beside the mean squared error of a velocity
 _IMAGE_SHARE = 1 / 2  # of a batch from which the image's denoiser learns too: its steps cost more than the label's
 
 
@@ -32,8 +34,8 @@ class DenoiserStage:
     encoder : TokenEncoder
     vectors : FactVectors
         Sentence embeddings of the facts of the data set.
-    modalities : tuple of str
-        Of each of these facts.
+    facts : Facts
+        Of the training people; their kinds and modalities are what the columns of the draws mean.
     """
 
     name = "denoiser"
@@ -45,12 +47,12 @@ class DenoiserStage:
         held_out: LatentData,
         encoder: TokenEncoder,
         vectors: FactVectors,
-        modalities: tuple[str, ...],
+        facts: Facts,
         *,
         rate: float = 6e-4,
     ) -> None:
         self._recipe, self._train, self._held_out, self._rate = recipe, train, held_out, rate
-        self._vectors, self._modalities = vectors, modalities
+        self._vectors, self._kinds, self._modalities = vectors, facts.kinds, facts.modalities
         self._seed, self._batch = recipe.plan.seed, recipe.plan.batch[self.name]
         self._scale = train.scale()
         encoder.fit_scale(*self._scale)
@@ -61,6 +63,8 @@ class DenoiserStage:
             networks["label_denoiser"] = Denoiser(recipe.label_denoiser)
             if recipe.image_denoiser is not None:
                 networks["image_denoiser"] = Denoiser(recipe.image_denoiser)
+            if recipe.size_prior is not None:
+                networks[SIZE_PRIOR] = SizePrior(recipe.size_prior)
         self._networks = nn.ModuleDict(networks)
         self._average = AveragedModel(self._networks, avg_fn=warmed_average)
         self._optimiser = AdamW(self._networks.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-2)
@@ -104,7 +108,12 @@ class DenoiserStage:
         of_labels, of_image = self._recipe.label_autoencoder, self._recipe.image_autoencoder
         field = latent_field(drawn.extents, self._recipe.grid, of_labels.reduction)
         denoiser = cast("Denoiser", networks["label_denoiser"])
-        losses = {"labels": rectified_flow_loss(denoiser, drawn.label_z, tokens, mask, field, rng)}
+        losses, hint = {}, field
+        if self._recipe.size_prior is not None:
+            sizes = self._sizes_of(drawn)
+            losses["sizes"] = _SIZE_WEIGHT * cast("SizePrior", networks[SIZE_PRIOR]).loss(tokens, mask, sizes)
+            hint = torch.cat([field, size_hint(sizes, field)], dim=1)
+        losses["labels"] = rectified_flow_loss(denoiser, drawn.label_z, tokens, mask, hint, rng)
         if of_image is not None:
             n = max(1, round(_IMAGE_SHARE * len(tokens)))
             field = latent_field(drawn.extents[:n], self._recipe.grid, of_image.reduction)
@@ -120,6 +129,14 @@ class DenoiserStage:
                 weight=importance(field, hint),
             )
         return losses
+
+    def _sizes_of(self, drawn: Draw) -> Tensor:
+        """Return the number of voxels of each label, (B, L): of such a model each label's volume is a fact, told or not."""
+        mean, deviation = self._scale
+        volumes = drawn.known.numbers * deviation + mean
+        kind_of = {group[0]: kind for kind, group in self._recipe.volumes.items() if len(group) == 1}
+        columns = [self._kinds.index(kind_of[label]) for label in sorted(kind_of)]
+        return volumes[:, columns] / self._recipe.spacing_mm**3
 
 
 def averaged_networks(state: dict[str, Any]) -> dict[str, dict[str, Tensor]]:

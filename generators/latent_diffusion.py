@@ -14,7 +14,6 @@ import structlog
 import torch
 from torch import Tensor
 
-from domain.errors import RequestInvalid, UnsupportedSeries
 from domain.generation import GeneratedVolume, Guidance
 from domain.grid import Shape, cut, placed
 from domain.model_card import ModelCard, require_series_fits
@@ -26,13 +25,12 @@ from generators.noise import sampler_times
 from generators.prior_image import encoded, reconstructed
 from generators.results import as_volume, environment, finite, identity, memory_watched, threads_set
 from generators.sampler import NAME, Term, guidance_terms, guided_velocity, sample
+from generators.sampling_limits import on_grid, require_sampling
+from generators.size_prior import SIZE_PRIOR, SizePrior, SizePriorShape, size_hint
 from generators.weights import Bundle, built
 from multimodal.conditioning import MODALITIES, NULL, ConditioningTokens
 
 log = structlog.get_logger()
-
-MAX_STEPS = 200
-MAX_GUIDANCE = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +54,12 @@ class LatentDiffusionGenerator:
         card: ModelCard,
         labels: LatentStage,
         image: LatentStage | None,
+        sizes: SizePrior | None = None,
         *,
         grid: Shape,
         device: str = "cpu",
     ) -> None:
-        self.card = card
+        self.card, self._sizes = card, sizes
         self._labels, self._image = labels, image
         self._grid, self._device = grid, device
 
@@ -74,7 +73,10 @@ class LatentDiffusionGenerator:
             If the weights are not those of the networks.
         """
         image = _stage(bundle, "image", device) if "image_denoiser" in bundle.sizes else None
-        return cls(bundle.card, _stage(bundle, "label", device), image, grid=bundle.grid, device=device)
+        sizes = None
+        if SIZE_PRIOR in bundle.sizes:
+            sizes = built(bundle, SIZE_PRIOR, lambda shape: SizePrior(SizePriorShape(**shape)), device)
+        return cls(bundle.card, _stage(bundle, "label", device), image, sizes, grid=bundle.grid, device=device)
 
     def image_latent(self, prior: Volume) -> Tensor | None:
         """Return the standardised latent of a received image, (C, d, h, w), on the CPU; None if the model takes no prior image.
@@ -134,18 +136,20 @@ class LatentDiffusionGenerator:
         told = tuple(name for name in MODALITIES if _is_told(tokens, name))
         run = _Run(tokens, guidance_terms(told, guidance), sampler_steps, torch.Generator().manual_seed(seed), cancelled)
         with threads_set(threads), memory_watched(self._device), torch.inference_mode():
-            # 1. noise to the logits of the label map
-            logits = self._decoded(self._labels, run, shape, None, progress)
-            # 2. the level of each label at which its volume is the requested one
+            # 1. the size of each label: as requested, or drawn by a model that draws it
             wanted = wanted_voxels(tokens.record.targets, self.card.reference.labels, self.card.limits.voxel_mm**3)
-            labels = labels_at_levels(_cut(logits.double().cpu(), shape), wanted).to(torch.uint8).numpy()
-            # 3. noise to the image that goes with the label map
+            sizes = self._drawn_sizes(wanted, run)
+            # 2. noise to the logits of the label map
+            logits = self._decoded(self._labels, run, shape, self._size_hint(sizes, shape), progress)
+            # 3. the level of each label at which it has that size
+            labels = labels_at_levels(_cut(logits.double().cpu(), shape), sizes | wanted).to(torch.uint8).numpy()
+            # 4. noise to the image that goes with the label map
             image = labels.astype(np.float32)
             if self._image is not None:
                 whole = torch.from_numpy(placed(labels, self._grid, outside=0))[None]
-                image = (
-                    _cut(self._decoded(self._image, run, shape, whole, progress), shape)[0].clamp(0, 1).float().cpu().numpy()
-                )
+                hint = label_hint(whole, len(self.card.reference.labels), self._image.autoencoder.shape.reduction)
+                decoded = self._decoded(self._image, run, shape, hint, progress)
+                image = _cut(decoded, shape)[0].clamp(0, 1).float().cpu().numpy()
         log.info("volume generated", model=self.card.name, steps=sampler_steps)
         return GeneratedVolume(
             volume=as_volume(finite(image, self.card), self.card.limits.voxel_mm, self.card.limits.modality),
@@ -159,14 +163,27 @@ class LatentDiffusionGenerator:
             environment=environment(self._device, threads),
         )
 
+    def _drawn_sizes(self, wanted: Mapping[tuple[int, ...], int], run: _Run) -> dict[tuple[int, ...], int]:
+        """Return the voxels of each label on its own, as wanted or drawn; nothing of a model that draws no sizes."""
+        if self._sizes is None:
+            return {}
+        tokens = run.tokens_on(self._device)
+        drawn = self._sizes.draw(tokens.tokens, tokens.mask, run.rng)
+        return {(label,): wanted.get((label,), voxels) for label, voxels in enumerate(drawn, start=1)}
+
+    def _size_hint(self, sizes: Mapping[tuple[int, ...], int], shape: Shape) -> Tensor | None:
+        if not sizes:
+            return None
+        field = latent_field(torch.tensor([shape]), self._grid, self._labels.autoencoder.shape.reduction)
+        return size_hint(torch.tensor([list(sizes.values())], dtype=torch.float32), field)
+
     def _decoded(
-        self, stage: LatentStage, run: _Run, shape: Shape, labels: Tensor | None, progress: Callable[[int, int], None]
+        self, stage: LatentStage, run: _Run, shape: Shape, hint: Tensor | None, progress: Callable[[int, int], None]
     ) -> Tensor:
-        """Return what a stage makes of noise on the whole grid, (V, D, H, W)."""
+        """Return what a stage makes of noise on the whole grid, (V, D, H, W); `hint` comes beside the field of the volume."""
         of = stage.autoencoder.shape
-        hint = latent_field(torch.tensor([shape]), self._grid, of.reduction)
-        if labels is not None:
-            hint = torch.cat([hint, label_hint(labels, len(self.card.reference.labels), of.reduction)], dim=1)
+        field = latent_field(torch.tensor([shape]), self._grid, of.reduction)
+        hint = field if hint is None else torch.cat([field, hint], dim=1)
         # Drawn on the CPU, from this volume's own random stream, so that the device does not change it.
         noise = torch.randn(1, of.latent_channels, *(n // of.reduction for n in self._grid), generator=run.rng)
         velocity = guided_velocity(stage.denoiser, run.tokens_on(self._device), hint.to(self._device), run.terms)
@@ -210,35 +227,3 @@ def _is_told(tokens: ConditioningTokens, modality: str) -> bool:
 def _cut(voxels: Tensor, shape: Shape) -> Tensor:
     """Return the centred part of (V, D, H, W), the rule of `domain.grid.cut`."""
     return torch.from_numpy(np.stack([cut(one.cpu().numpy(), shape) for one in voxels]))
-
-
-def require_sampling(tokens: ConditioningTokens, guidance: Guidance, sampler_steps: int) -> None:
-    """Refuse what no family of ours takes: more than one volume at a time, a guidance or number of steps out of range."""
-    if len(tokens.tokens) != 1:
-        raise RequestInvalid(
-            found=f"conditioning tokens of {len(tokens.tokens)} volumes",
-            allowed="one: the batch size changes the last bits of a volume",
-            action="generate the volumes one after another",
-        )
-    weights = guidance if isinstance(guidance, Mapping) else {MODALITIES[0]: guidance}
-    if not set(weights) <= set(MODALITIES):
-        raise RequestInvalid(
-            found="a guidance for something that is no modality", allowed=", ".join(MODALITIES), action="name some of these"
-        )
-    if not all(1 <= weight <= MAX_GUIDANCE for weight in weights.values()):
-        raise RequestInvalid(found="a guidance out of range", allowed=f"1 to {MAX_GUIDANCE:g}", action="ask for a value in it")
-    if not 1 <= sampler_steps <= MAX_STEPS:
-        raise RequestInvalid(
-            found=f"{sampler_steps} sampler steps", allowed=f"1 to {MAX_STEPS}", action="ask for fewer or more"
-        )
-
-
-def on_grid(shape: Shape, grid: Shape) -> Shape:
-    """Return the asked shape if the grid holds it: a field of view that fits may still have more voxels, by a finer spacing."""
-    if any(n > held for n, held in zip(shape, grid, strict=True)):
-        raise UnsupportedSeries(
-            found="a series of {} x {} x {} voxels in patient axes".format(*shape),
-            allowed="at most {} x {} x {}, the grid of the model".format(*grid),
-            action="send a series that fits, or configure another model",
-        )
-    return shape

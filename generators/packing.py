@@ -13,6 +13,7 @@ from generators.autoencoder import Autoencoder
 from generators.denoiser import Denoiser
 from generators.denoiser_stage import averaged_networks
 from generators.recipes import Recipe
+from generators.size_prior import SIZE_PRIOR, SizePrior
 from generators.training import Autoencoders, load_checkpoint, trained_autoencoders, trained_image_autoencoder
 from generators.training_set import TrainingSet
 from generators.variational import GaussianPrior
@@ -50,6 +51,8 @@ def diffusion_networks(recipe: Recipe, autoencoders: Autoencoders, averaged: Wei
     for name, shape in shapes.items():
         if shape is not None:
             networks[name] = (_loaded(Denoiser(shape), averaged[name]), asdict(shape))
+    if recipe.size_prior is not None:
+        networks[SIZE_PRIOR] = (_loaded(SizePrior(recipe.size_prior), averaged[SIZE_PRIOR]), asdict(recipe.size_prior))
     return networks
 
 

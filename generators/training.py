@@ -206,7 +206,7 @@ def _stage(name: str, recipe: Recipe, parts: Parts, run_folder: Path, encoder: T
     if recipe.vector is not None:
         return _vector_stage(recipe, parts, run_folder, encoder, vectors)
     latents, held_out_latents = _latents(recipe, parts, run_folder)
-    return DenoiserStage(recipe, latents, held_out_latents, encoder, vectors, train_part.facts.modalities)
+    return DenoiserStage(recipe, latents, held_out_latents, encoder, vectors, train_part.facts)
 
 
 def _vector_stage(recipe: Recipe, parts: Parts, run_folder: Path, encoder: TokenEncoder, vectors: FactVectors) -> Stage:

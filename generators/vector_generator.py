@@ -19,9 +19,9 @@ from domain.volume import FloatArray, Volume, to_patient_axes
 from generators.autoencoder import Autoencoder, AutoencoderShape
 from generators.denoiser import label_hint
 from generators.label_levels import labels_at_levels, wanted_voxels
-from generators.latent_diffusion import on_grid, require_sampling
 from generators.prior_image import encoded, reconstructed
 from generators.results import as_volume, environment, finite, identity, memory_watched, threads_set
+from generators.sampling_limits import on_grid, require_sampling
 from generators.vector_decoder import VectorDecoder, VectorShape
 from generators.weights import Bundle, built
 from multimodal.conditioning import ConditioningTokens

@@ -70,7 +70,21 @@ def tiny_encoder(recipe: Any) -> Any:
     return MultimodalEncoder(EncoderConfig(CONCEPTS, recipe.latent, texts=displays, width=16, embedding=8))
 
 
-def write_tiny_bundle(folder: Path, *, with_image: bool = True, **changes: Any) -> Path:
+def with_size_prior(recipe: Any) -> Any:
+    """Return a recipe whose model draws the size of both labels."""
+    from dataclasses import replace
+
+    from generators.size_prior import SizePriorShape
+
+    return replace(
+        recipe,
+        size_prior=SizePriorShape(label_count=2, components=2, token_width=16, pooled_tokens=2),
+        label_denoiser=replace(recipe.label_denoiser, hint_channels=1 + 2),
+        volumes={CONCEPTS[0]: (1,), CONCEPTS[1]: (2,), CONCEPTS[2]: (1, 2)},
+    )
+
+
+def write_tiny_bundle(folder: Path, *, with_image: bool = True, with_sizes: bool = False, **changes: Any) -> Path:
     """Write a bundle of random weights with a valid card and return its folder."""
     import torch
 
@@ -78,10 +92,12 @@ def write_tiny_bundle(folder: Path, *, with_image: bool = True, **changes: Any) 
     from generators.cards import write_card
     from generators.denoiser import Denoiser
     from generators.packing import diffusion_networks
+    from generators.size_prior import SizePrior
     from generators.training import Autoencoders
     from generators.weights import save_weights
 
     recipe = tiny_recipe() if with_image else tiny_recipe(image_autoencoder=None, image_denoiser=None)
+    recipe = with_size_prior(recipe) if with_sizes else recipe
     with torch.random.fork_rng():
         torch.manual_seed(5)
         image = Autoencoder(recipe.image_autoencoder) if with_image else None
@@ -90,6 +106,8 @@ def write_tiny_bundle(folder: Path, *, with_image: bool = True, **changes: Any) 
         averaged = {"encoder": encoder.state_dict(), "label_denoiser": Denoiser(recipe.label_denoiser).state_dict()}
         if with_image:
             averaged["image_denoiser"] = Denoiser(recipe.image_denoiser).state_dict()
+        if with_sizes:
+            averaged["size_prior"] = SizePrior(recipe.size_prior).state_dict()
         for name in averaged.keys() - {"encoder"}:  # MONAI starts the last layer at zero: then nothing would reach the output
             averaged[name] = {key: torch.randn_like(weights) * 0.1 for key, weights in averaged[name].items()}
     encoder.fit_scale(torch.tensor([1700.0, 1500.0, 3200.0]), torch.tensor([300.0, 300.0, 500.0]))

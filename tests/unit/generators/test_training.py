@@ -111,11 +111,15 @@ def _vectors(others: int = 0) -> FactVectors:
     )
 
 
+def _facts() -> Facts:
+    return Facts(CONCEPTS, ("clinical-facts",) * 3, torch.zeros(4, 3), torch.full((4, 3), -1))
+
+
 @pytest.fixture(scope="module")
 def stage() -> DenoiserStage:
     torch.manual_seed(3)
     recipe, latents = tiny_recipe(), _latents()
-    return DenoiserStage(recipe, latents, latents, tiny_encoder(recipe), _vectors(), ("clinical-facts",) * 3)
+    return DenoiserStage(recipe, latents, latents, tiny_encoder(recipe), _vectors(), _facts())
 
 
 def test_averaged_weights_forget_the_random_start(stage: DenoiserStage) -> None:
@@ -150,7 +154,7 @@ def test_the_denoisers_learn_and_their_encoder_knows_the_scale_of_the_numbers(st
 
 def test_training_begins_from_the_weights_of_a_finished_model(stage: DenoiserStage) -> None:
     recipe, latents = tiny_recipe(), _latents()
-    other = DenoiserStage(recipe, latents, latents, tiny_encoder(recipe), _vectors(), ("clinical-facts",) * 3)
+    other = DenoiserStage(recipe, latents, latents, tiny_encoder(recipe), _vectors(), _facts())
     finished = averaged_networks(stage.state())
     other.begin_from(finished)
     begun = averaged_networks(other.state())

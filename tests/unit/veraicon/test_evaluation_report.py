@@ -125,7 +125,18 @@ def test_the_command_hands_its_options_on_and_prints_the_table(tmp_path: Path, m
         return _report()
 
     monkeypatch.setattr("veraicon.evaluation.run.evaluate", measured)
-    options = ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--count", "7", "--guidance", "prior-image=3", "--steps", "5"]
+    options = [
+        "--dataset",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--count",
+        "7",
+        "--guidance",
+        "prior-image=3",
+        "--steps",
+        "5",
+    ]
     told = CliRunner().invoke(app, ["evaluate", "a", "b", *options])
     assert told.exit_code == 0, told.output
     ((names, dataset, out, plan),) = seen

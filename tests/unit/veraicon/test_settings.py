@@ -60,7 +60,9 @@ def test_refuses_a_wrong_file_and_names_the_key(tmp_path: Path, text: str, named
 
 
 def test_guidance_may_have_a_weight_for_each_modality(tmp_path: Path) -> None:
-    weights = load_settings(_write(tmp_path, "[generation]\nguidance = { prior-image = 2.0, report = 1 }\n")).generation.guidance
+    weights = load_settings(
+        _write(tmp_path, "[generation]\nguidance = { prior-image = 2.0, report = 1 }\n")
+    ).generation.guidance
     assert weights == {"prior-image": 2.0, "report": 1.0}
     assert load_settings(_write(tmp_path, "[generation]\nguidance = 3\n")).generation.guidance == 3
 
