@@ -28,7 +28,7 @@ from generators.training_set import TrainingSet
 from generators.weights import save_weights
 from multimodal.conditioning import TokenEncoder
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 SAMPLER_STEPS = 8
 GUIDANCE = 1.0
 

@@ -28,12 +28,15 @@ Weights = Mapping[str, Mapping[str, Tensor]]
 def trained_networks(recipe: Recipe, run_folder: Path, train_part: TrainingSet, encoder: TokenEncoder) -> tuple[Networks, int]:
     """Return the networks of a run by part, and the number of steps of its last stage.
 
+    Of the last stage they are those with the lowest held-out loss: a denoiser goes on learning its training people by heart when
+    it no longer gains on others.
+
     Raises
     ------
     ConfigurationError
         If a stage was not trained.
     """
-    saved = load_checkpoint(run_folder / f"{recipe.stages[-1]}.pt")
+    saved = load_checkpoint(run_folder / f"{recipe.stages[-1]}-best.pt")
     averaged = averaged_networks(saved["stage"])
     if recipe.vector is None:
         networks = diffusion_networks(recipe, trained_autoencoders(recipe, run_folder, train_part), averaged, encoder)

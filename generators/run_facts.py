@@ -16,6 +16,7 @@ Precision = Literal["float32", "bfloat16"]
 PLAN_NAME, LOSSES_NAME = "plan.json", "losses.jsonl"
 
 _PLAN_FACTS = {
+    "begun_from": "last stage begun from",
     "seed": "seed",
     "precision": "precision of training",
     "variants": "forms of each case that the denoiser saw",
@@ -33,7 +34,7 @@ def run_facts(run_folder: Path, dataset_folder: Path) -> tuple[tuple[str, str], 
         The data set that it was trained on.
     """
     plan = _plan(run_folder / PLAN_NAME)
-    facts = [(name, str(plan[key])) for key, name in _PLAN_FACTS.items() if key in plan]
+    facts = [(name, str(plan[key])) for key, name in _PLAN_FACTS.items() if plan.get(key) not in {None, ""}]
     facts += [(f"{stage} batch", str(size)) for stage, size in plan.get("batch", {}).items() if stage in plan.get("stages", ())]
     facts += [(f"hours of the {stage}, pauses included", f"{hours:.2f}") for stage, hours in _hours(run_folder / LOSSES_NAME)]
     files = sorted(path for path in dataset_folder.rglob("*.nii.gz") if path.is_file())

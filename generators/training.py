@@ -20,11 +20,12 @@ from generators.autoencoder_stages import ImageAutoencoderStage, LabelAutoencode
 from generators.denoiser_stage import DenoiserStage
 from generators.latent_data import LatentData, latents_of, standardise_latents
 from generators.recipes import Parts, Recipe, TrainingPlan
+from generators.run_facts import PLAN_NAME
 from generators.stages import LastStage, Stage
 from generators.training_set import FactVectors, TrainingSet
 from generators.vector_data import VectorData
 from generators.vector_stages import AdversarialStage, VariationalStage
-from generators.weights import file_digest
+from generators.weights import Bundle, file_digest
 from multimodal.conditioning import TokenEncoder
 
 log = structlog.get_logger()
@@ -40,7 +41,7 @@ def train(
     encoder: TokenEncoder,
     vectors: FactVectors,
     stages: Sequence[str] = (),
-    begin_from: dict[str, dict[str, Tensor]] | None = None,
+    begin_from: Bundle | None = None,
     threads: int = 2,
     progress: Progress = lambda stage, step, steps, loss: None,
 ) -> None:
@@ -58,8 +59,8 @@ def train(
         Trained together with the denoisers.
     vectors : FactVectors
         Sentence embeddings for the facts of the data set.
-    begin_from : mapping or None
-        Weights of a finished model, by part: its autoencoders are taken as they are, and the last stage starts from them.
+    begin_from : Bundle or None
+        A finished model: its autoencoders are taken as they are, and the last stage starts from its weights.
     progress : callable
         Told (stage, step, steps, loss) after every step.
 
@@ -75,14 +76,14 @@ def train(
         raise ConfigurationError(found="unknown stages", allowed=", ".join(recipe.stages), action="name some of these")
     torch.set_num_threads(threads)
     run_folder.mkdir(parents=True, exist_ok=True)
-    _write_json(run_folder / "plan.json", {"model": recipe.name, "stages": recipe.stages, **asdict(recipe.plan)})
+    _write_plan(recipe, run_folder, begin_from)
     if begin_from:
-        _adopt_autoencoders(recipe, run_folder, begin_from)
+        _adopt_autoencoders(recipe, run_folder, begin_from.states)
     for name in recipe.stages:
         if not stages or name in stages:
             stage = _stage(name, recipe, parts, run_folder, encoder, vectors)
             if begin_from and isinstance(stage, LastStage):
-                stage.begin_from(begin_from)
+                stage.begin_from(begin_from.states)
             run_stage(stage, run_folder, steps=recipe.plan.steps[name], plan=recipe.plan, progress=progress)
 
 
@@ -248,5 +249,11 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         lines.write(json.dumps(row) + os.linesep)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+def _write_plan(recipe: Recipe, run_folder: Path, begin_from: Bundle | None) -> None:
+    """Write the plan; what a run was begun from stays in it when it is resumed."""
+    path = run_folder / PLAN_NAME
+    begun_from = json.loads(path.read_text()).get("begun_from", "") if path.exists() else ""
+    if begin_from:
+        begun_from = f"{begin_from.card.name} {begin_from.card.version}, {begin_from.card.weights_digest}"
+    plan = {"model": recipe.name, "stages": recipe.stages, "begun_from": begun_from, **asdict(recipe.plan)}
+    path.write_text(json.dumps(plan, indent=2) + "\n")

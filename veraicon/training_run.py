@@ -83,7 +83,7 @@ def run(model: str, dataset: Path, run_folder: Path, options: TrainingOptions) -
             encoder=encoder,
             vectors=vectors,
             stages=options.stages,
-            begin_from=load_bundle(options.begin_from).states if options.begin_from else None,
+            begin_from=load_bundle(options.begin_from) if options.begin_from else None,
             threads=options.threads,
             progress=show,
         )

@@ -279,7 +279,7 @@ def test_a_model_is_trained_stage_by_stage_resumed_and_exported_to_a_bundle_that
     seen.clear()
     train(
         recipe, parts, tmp_path / "further", encoder=tiny_encoder(recipe), vectors=_vectors(),
-        begin_from=load_bundle(tmp_path / "bundle").states, progress=lambda stage, _step, _steps, _loss: seen.append(stage),
+        begin_from=load_bundle(tmp_path / "bundle"), progress=lambda stage, _step, _steps, _loss: seen.append(stage),
     )  # fmt: skip
     assert set(seen) == {"denoiser"}, "a finished model's autoencoders are taken as they are"
 
