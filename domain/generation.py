@@ -134,6 +134,11 @@ class GeneratedVolume:
     environment: ExecutionEnvironment
     generated_at: datetime | None = None
 
+    @property
+    def is_label_map(self) -> bool:
+        """Whether the volume is its own label map: the model draws no image."""
+        return self.label_map is not None and np.array_equal(self.volume.array, self.label_map)
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

@@ -93,6 +93,9 @@ class OutputReference:
         Accepted relative difference between a requested and a generated label volume.
     labels : tuple of (int, str)
         Label value and the concept whose volume it is.
+    main_piece : float
+        Share of each label that its largest piece has to hold at least: a structure of the body is one piece, a lesion may be
+        many.
     """
 
     intensity_range: ValueRange
@@ -102,6 +105,7 @@ class OutputReference:
     source_similarity: ValueRange
     volume_tolerance: float
     labels: tuple[tuple[int, str], ...]
+    main_piece: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)

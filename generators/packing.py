@@ -28,8 +28,8 @@ Weights = Mapping[str, Mapping[str, Tensor]]
 def trained_networks(recipe: Recipe, run_folder: Path, train_part: TrainingSet, encoder: TokenEncoder) -> tuple[Networks, int]:
     """Return the networks of a run by part, and the number of steps of its last stage.
 
-    Of the last stage they are those with the lowest held-out loss: a denoiser goes on learning its training people by heart when
-    it no longer gains on others.
+    Of the last stage they are those with the lowest held-out loss: a denoiser goes on learning its training people by heart
+    when it no longer gains on others.
 
     Raises
     ------

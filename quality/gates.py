@@ -39,7 +39,7 @@ def check(generated: GeneratedVolume, source: Volume | None, card: ModelCard) ->
     return QualityReport(
         (
             finite,
-            check_contrast(volume, card),
+            check_contrast(generated, card),
             check_intensity(volume, card),
             _in_range("mean", mean(volume), card.reference.mean, "mean intensity"),
             _in_range(
@@ -65,10 +65,12 @@ def check_finite(volume: Volume) -> Finding:
     return Finding("finite", _outcome(broken == 0), float(broken), allowed, sentence)
 
 
-def check_contrast(volume: Volume, card: ModelCard) -> Finding:
-    """Refuse a volume that is constant or nearly so."""
+def check_contrast(generated: GeneratedVolume, card: ModelCard) -> Finding:
+    """Refuse an image that is constant or nearly so. A label map is nearly all background; labels have their own checks."""
+    if generated.is_label_map:
+        return Finding("contrast", Outcome.NOT_APPLICABLE, None, "an image", "The volume is a label map.")
     intensity = card.reference.intensity_range
-    low, high = np.percentile(volume.array, (1, 99))
+    low, high = np.percentile(generated.volume.array, (1, 99))
     share = float(high - low) / (intensity.high - intensity.low) if intensity.high > intensity.low else float("nan")
     sentence = f"The 1st and 99th percentile lie {share:.1%} of the intensity range apart."
     return Finding("contrast", _outcome(share >= _MIN_CONTRAST), share, f"at least {_MIN_CONTRAST:.0%}", sentence)

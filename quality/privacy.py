@@ -34,6 +34,10 @@ def not_a_copy(generated: GeneratedVolume, source: Volume | None, card: ModelCar
             str(accepted),
             "No source image conditioned this volume, so none can be copied.",
         )
+    if generated.is_label_map:
+        return Finding(
+            NOT_A_COPY, Outcome.NOT_APPLICABLE, None, str(accepted), "The volume is a label map: no image in it can be a copy."
+        )
     measured = similarity(to_patient_axes(generated.volume).array, to_patient_axes(source).array)
     if measured in accepted:
         outcome, sentence = Outcome.PASSED, "The volume differs from the source image as other subjects' volumes do."

@@ -72,7 +72,15 @@ def draw(
 
 
 def _middle_slices(volume: Volume) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the middle slice of each plane as a viewer shows it: Superior up, Anterior up in the axial plane."""
-    array = normalised(volume.array)
-    slices, rows, columns = (length // 2 for length in array.shape)
+    """Return the middle slice of each plane as a viewer shows it: Superior up, Anterior up in the axial plane.
+
+    Of a volume that is nearly all background, such as a lesion's mask, the fullest slice of each plane is shown.
+    """
+    array = volume.array
+    if np.percentile(array, 99) > np.percentile(array, 1):
+        array = normalised(array)
+        slices, rows, columns = (length // 2 for length in array.shape)
+    else:
+        array = (array - array.min()) / max(float(np.ptp(array)), 1e-6)
+        slices, rows, columns = (int(array.sum(axes).argmax()) for axes in ((1, 2), (0, 2), (0, 1)))
     return array[slices], np.flipud(array[:, rows]), np.flipud(array[:, :, columns])

@@ -57,6 +57,7 @@ def output_rows(card: ModelCard) -> list[tuple[str, str]]:
         ("Mean absolute gradient", str(reference.sharpness)),
         ("Correlation with the source", str(reference.source_similarity)),
         ("Difference from a requested volume", f"at most {reference.volume_tolerance:.0%}"),
+        ("Largest piece of each label", f"at least {reference.main_piece:.0%} of it"),
     ]
     return rows + [(f"Label {value}", concept) for value, concept in reference.labels]
 
