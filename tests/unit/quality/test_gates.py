@@ -53,6 +53,16 @@ def test_a_broken_image_fails_the_check_that_is_about_it(harm: object, check_nam
     assert _outcomes(make_generated(volume=broken))[check_name] is Outcome.FAILED
 
 
+def test_of_a_label_map_alone_contrast_and_copying_are_not_asked_and_everything_else_is() -> None:
+    labels = make_labels()
+    mask = _outcomes(make_generated(volume=make_volume(labels.astype(np.float32)), label_map=labels))
+    image = _outcomes(make_generated(volume=make_volume(labels.astype(np.float32) / 2), label_map=labels))
+    excused = {name for name, outcome in mask.items() if outcome is Outcome.NOT_APPLICABLE}
+    assert excused == {"contrast", "not-a-copy"}
+    assert Outcome.NOT_APPLICABLE not in image.values()
+    assert mask["intensity"] is Outcome.FAILED  # two labels, and a card of images from 0 to 1
+
+
 def test_another_size_than_the_source_fails() -> None:
     small = make_volume(blob((20, 24, 12)))
     labels = make_labels()[:, :, 2:14]

@@ -51,6 +51,14 @@ def test_a_label_in_crumbs_fails_and_one_crumb_does_not() -> None:
     assert _named(check_labels(make_generated(label_map=crumbs), make_card()), "label-pieces").outcome is Outcome.FAILED
 
 
+def test_how_much_of_a_label_is_in_one_piece_says_the_card() -> None:
+    halves, card = make_labels(), make_card()
+    halves[9:11][halves[9:11] == 1] = 0
+    for least, outcome in ((0.9, Outcome.FAILED), (0.4, Outcome.PASSED)):
+        told = replace(card, reference=replace(card.reference, main_piece=least))
+        assert _named(check_labels(make_generated(label_map=halves), told), "label-pieces").outcome is outcome
+
+
 def test_labels_on_another_grid_or_none_where_the_card_promises_them_fail() -> None:
     for label_map in (None, make_labels((20, 24, 15))):
         (finding,) = check_labels(make_generated(label_map=label_map), make_card())
