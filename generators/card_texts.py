@@ -67,6 +67,8 @@ _STROKE_LESION = CardText(
 TEXTS = {
     "stroke-lesion": _STROKE_LESION,
     "hippocampus-t1": _hippocampus("drawn by latent diffusion, first the labels and then the image that goes with them"),
-    "hippocampus-t1-vae": _hippocampus("drawn by a conditional variational autoencoder"),
+    "hippocampus-t1-vae": _hippocampus(
+        "drawn by a conditional variational autoencoder; its images are smooth, and the check of sharpness refuses them"
+    ),
     "hippocampus-t1-gan": _hippocampus("drawn by a conditional generative adversarial network"),
 }
