@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from veraicon.asking import parse_guidance
 from veraicon.commands.console import err, show_json
 from veraicon.evaluation.plan import EvaluationPlan, Sampling
 
@@ -39,6 +38,7 @@ def evaluate(
     """Measure models on people whom they were not trained on, beside real volumes, and say which bars they miss."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from veraicon.asking import parse_guidance
     from veraicon.evaluation.report import to_json, to_markdown
     from veraicon.evaluation.run import evaluate as run
 
