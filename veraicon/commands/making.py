@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from domain.findings import QualityReport
-from generators.run_facts import Precision
 from veraicon.commands.console import err, out, settings_of, show_json
 from veraicon.pipeline import JobState
 
@@ -90,7 +89,9 @@ def train(
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be given again.")] = None,
     steps: Annotated[list[str] | None, typer.Option(help="Steps of a stage: denoiser=8000; may be given again.")] = None,
     begin_from: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="Bundle to go on from.")] = None,
-    precision: Annotated[Precision, typer.Option(help="bfloat16 is faster where the processor has it.")] = "float32",
+    precision: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="bfloat16 is faster where the processor has it.")
+    ] = "float32",
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Train a model by its recipe, stage by stage; resumes where it stopped."""
