@@ -18,7 +18,7 @@ from generators.denoiser import TokenPool
 SIZE_PRIOR = "size_prior"
 """Name of the part of a bundle."""
 
-_CENTRE, _SPREAD = 6.0, 2.5  # of the logarithm of voxels: about 20 to 5000 within one spread
+_CENTRE, _SPREAD = 6.0, 2.5  # of the logarithm of voxels: about 30 to 5000 within one spread
 _LOG_DEVIATION = (-3.0, 1.0)
 _HIDDEN = 64
 
