@@ -15,6 +15,7 @@ from domain.model_card import ModelCard, card_content
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
 
+_STEPS = "8"
 _BUNDLES = Path(__file__).parent / "bundles"
 
 
@@ -86,6 +87,11 @@ def write_card(card: ModelCard, folder: Path) -> None:
 def training_default(card: ModelCard, name: str) -> str | None:
     """Return an entry of the card's training table (``default guidance``, ``default sampler steps``), or None."""
     return cast("dict[str, str]", dict(card.training)).get(name)
+
+
+def advised_steps(card: ModelCard) -> int:
+    """Return the sampler steps that a card advises, or that cards advised before they said so."""
+    return int(training_default(card, "default sampler steps") or _STEPS)
 
 
 def _rejected(found: str) -> WeightsRejected:

@@ -30,8 +30,7 @@ from generators.training_set import TrainingSet
 from generators.weights import save_weights
 from multimodal.conditioning import TokenEncoder
 
-VERSION = "0.3.0"
-SAMPLER_STEPS = 8
+VERSION = "0.4.0"
 GUIDANCE = 1.0
 
 # A label's level is set to the requested volume, so a miss means that no level of it has that volume.
@@ -190,6 +189,6 @@ def _training(recipe: Recipe, parts: Parts, run_folder: Path, steps: int) -> tup
         *((f"{name} steps", str(load_checkpoint(run_folder / f"{name}.pt")["step"])) for name in recipe.stages[:-1]),
         (f"{recipe.stages[-1]} steps", str(steps)),
         ("default guidance", f"{GUIDANCE:g}"),
-        ("default sampler steps", str(SAMPLER_STEPS if recipe.vector is None else 1)),
+        ("default sampler steps", str(recipe.sampler_steps)),
         ("torch", torch.__version__),
     )

@@ -24,7 +24,7 @@ from generators.label_levels import labels_at_levels, wanted_voxels
 from generators.noise import sampler_times
 from generators.prior_image import encoded, reconstructed
 from generators.results import as_volume, environment, finite, identity, memory_watched, threads_set
-from generators.sampler import NAME, Term, guidance_terms, guided_velocity, sample
+from generators.sampler import MULTISTEP, Term, guidance_terms, guided_velocity, sample
 from generators.sampling_limits import on_grid, require_sampling
 from generators.size_prior import SIZE_PRIOR, SizePrior, SizePriorShape, size_hint
 from generators.weights import Bundle, built
@@ -156,7 +156,7 @@ class LatentDiffusionGenerator:
             label_map=np.ascontiguousarray(labels),
             model=identity(self.card),
             seed=seed,
-            sampler=NAME,
+            sampler=MULTISTEP,
             sampler_steps=sampler_steps,
             guidance=guidance,
             conditioning=tokens.record,
@@ -188,7 +188,7 @@ class LatentDiffusionGenerator:
         noise = torch.randn(1, of.latent_channels, *(n // of.reduction for n in self._grid), generator=run.rng)
         velocity = guided_velocity(stage.denoiser, run.tokens_on(self._device), hint.to(self._device), run.terms)
         times = sampler_times(run.steps)
-        z = sample(velocity, noise.to(self._device), times, cancelled=run.cancelled, progress=progress)
+        z = sample(velocity, noise.to(self._device), times, multistep=True, cancelled=run.cancelled, progress=progress)
         return stage.autoencoder.decode(z)[0]
 
 

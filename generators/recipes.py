@@ -80,6 +80,8 @@ class Recipe:
         Of the families VAE and GAN.
     volumes : mapping of str to tuple of int
         Labels whose volume a kind of fact is, for those kinds that are volumes.
+    sampler_steps : int
+        As many as the card advises; the fewest that cost validation people nothing.
     size_prior : SizePriorShape or None
         Of a model that draws how large each label is before it draws the label; each label's volume is then a fact.
     """
@@ -98,6 +100,7 @@ class Recipe:
     family: str = "latent-diffusion"
     vector: VectorShape | None = None
     volumes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sampler_steps: int = 4
     size_prior: SizePriorShape | None = None
 
     @property
@@ -168,6 +171,7 @@ HIPPOCAMPUS_VAE = replace(
     family="vae",
     plan=TrainingPlan(variants=16),  # these see voxels, not latents: sixteen forms of each take a gigabyte
     vector=VectorShape(grid=HIPPOCAMPUS.grid),
+    sampler_steps=1,
     volumes={
         "hippocampus-anterior-volume": (1,),
         "hippocampus-posterior-volume": (2,),
@@ -188,6 +192,7 @@ STROKE_LESION = Recipe(
     units=("a", "", "{score}", "{score}", "kg/m2", "", "", "mm3"),
     tells_other_facts=True,
     volumes={"stroke-lesion-volume": (1,)},
+    sampler_steps=8,
     size_prior=SizePriorShape(label_count=1),
     plan=TrainingPlan(variants=4),  # mirrored, there are 1200 cases; bending one costs four times what a hippocampus does
 )

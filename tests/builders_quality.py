@@ -102,7 +102,7 @@ def make_generated(**changes: object) -> GeneratedVolume:
         label_map=make_labels(),
         model=ModelIdentity("hippocampus-t1", "1.0", digest("a"), digest("b"), "CC-BY-SA-4.0"),
         seed=2**60 + 1,
-        sampler="rectified-flow-euler",
+        sampler="rectified-flow-adams-bashforth-2",
         sampler_steps=8,
         guidance=2.5,
         conditioning=ConditioningRecord(((ANTERIOR, BOX_MM3 * 1.05, "mm3"),), ("prior-image", ANTERIOR), (POSTERIOR,)),

@@ -14,7 +14,7 @@ from domain.clinical import ClinicalContext, ClinicalFact
 from domain.generation import GeneratedVolume, GenerationRequest
 from domain.model_card import ModelCard
 from domain.volume import Volume
-from generators.cards import bundle_folder, read_card
+from generators.cards import advised_steps, bundle_folder, read_card
 from generators.registry import FOUNDATION
 
 if TYPE_CHECKING:  # torch lives behind these names, in the worker only
@@ -86,7 +86,7 @@ class SiteModel:
             like=like,
             seed=request.seed,
             guidance=request.guidance,
-            sampler_steps=request.sampler_steps,
+            sampler_steps=request.sampler_steps or advised_steps(self.card),
             threads=self._threads,
             cancelled=cancelled,
         )

@@ -30,8 +30,7 @@ from generators.foundation.sampling import (
 from generators.foundation.told import Told, conditions, from_ras, require_untold
 from generators.foundation.variants import DDPM, Variant, require_grid, variant_of
 from generators.results import finite, identity, memory_watched, threads_set
-from generators.sampler import NAME as FLOW
-from generators.sampler import sample
+from generators.sampler import EULER, sample
 from multimodal.conditioning import ConditioningTokens
 
 log = structlog.get_logger()
@@ -152,7 +151,7 @@ class MaisiGenerator:
         if self.variant.sampling == DDPM:
             return ddpm_sampler(steps)
         if 1 <= steps <= TRAINED_STEPS:
-            return FLOW
+            return EULER
         allowed = f"1 to {TRAINED_STEPS}; {self.variant.steps} as published"
         raise RequestInvalid(found=f"{steps} sampler steps", allowed=allowed, action="ask for fewer or more")
 

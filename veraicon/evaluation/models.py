@@ -8,13 +8,13 @@ from domain.clinical import ClinicalContext, ClinicalFact
 from domain.generation import GeneratedVolume, GenerationRequest, Guidance
 from domain.identifiers import SeriesUid
 from domain.volume import FloatArray, Volume
-from generators.cards import training_default
+from generators.cards import advised_steps, training_default
 from veraicon.evaluation.plan import Sampling
 from veraicon.model import SiteModel
 
 _WHEN = datetime(2000, 1, 1, tzinfo=UTC)
 _NOTHING_KNOWN = ClinicalContext("Patient/none", None, None, _WHEN, (), "")
-_GUIDANCE, _STEPS = "2", "8"
+_GUIDANCE = "2"
 
 
 class EvaluatedModel:
@@ -33,7 +33,7 @@ class EvaluatedModel:
         self._name, self._site, self.card = name, site, site.card
         self.title = f"{self.card.name} {self.card.version}"
         self.guidance: Guidance = sampling.guidance or float(training_default(self.card, "default guidance") or _GUIDANCE)
-        self.steps = sampling.steps or int(training_default(self.card, "default sampler steps") or _STEPS)
+        self.steps = sampling.steps or advised_steps(self.card)
 
     def draw(
         self,
