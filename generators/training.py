@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from domain.errors import ConfigurationError, NonFiniteOutput
+from generators.adversarial_stage import AdversarialStage
 from generators.autoencoder import Autoencoder, AutoencoderShape, one_hot
 from generators.autoencoder_stages import ImageAutoencoderStage, LabelAutoencoderStage
 from generators.denoiser_stage import DenoiserStage
@@ -23,8 +24,8 @@ from generators.recipes import Parts, Recipe, TrainingPlan
 from generators.run_facts import PLAN_NAME
 from generators.stages import LastStage, Stage
 from generators.training_set import FactVectors, TrainingSet
+from generators.variational_stage import VariationalStage
 from generators.vector_data import VectorData
-from generators.vector_stages import AdversarialStage, VariationalStage
 from generators.weights import Bundle, file_digest
 from multimodal.conditioning import TokenEncoder
 

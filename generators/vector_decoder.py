@@ -35,6 +35,8 @@ class VectorShape:
         Width of each level, the coarsest first; each level but the first doubles the grid.
     image_channels : int
         Width of the image's own level.
+    grain : int
+        Random values at each position of the image's own level: texture, of which the vector has no room to tell.
     block, image_block : int
         Edge of the block of voxels that a position of the last level holds: of label logits, and of the image, which shows
         finer detail.
@@ -47,6 +49,7 @@ class VectorShape:
     vector: int = 64
     channels: tuple[int, ...] = (96, 64, 48)
     image_channels: int = 32
+    grain: int = 8
     block: int = 4
     image_block: int = 2
     norm_groups: int = 8
@@ -88,6 +91,7 @@ class VectorDecoder(nn.Module):
     ----------
     Perez et al., FiLM: Visual Reasoning with a General Conditioning Layer, AAAI 2018, equation 2.
     Shi et al., Real-Time Single Image and Video Super-Resolution, CVPR 2016, equation 4 (sub-pixel convolution).
+    Karras, Laine and Aila, A Style-Based Generator Architecture for GANs, CVPR 2019, section 3.2 (noise at each position).
     """
 
     def __init__(self, shape: VectorShape) -> None:
@@ -109,6 +113,8 @@ class VectorDecoder(nn.Module):
         hint = shape.label_count * shape.image_block**3
         self.narrow = nn.Conv3d(last, shape.image_channels, 1)
         self.with_labels = nn.Conv3d(shape.image_channels + hint, shape.image_channels, 1)
+        self.grained = nn.Conv3d(shape.grain, shape.image_channels, 1, bias=False)
+        nn.init.zeros_(self.grained.weight)  # no texture until a discriminator asks for it
         self.image_level = ModulatedBlock(shape.image_channels, shape.image_channels, shape.norm_groups)
         self.voxels = nn.Conv3d(shape.image_channels, shape.image_block**3, 3, padding=1)
 
@@ -140,17 +146,24 @@ class VectorDecoder(nn.Module):
         logits: Tensor = pixelshuffle(self.labels(functional.silu(sketch.positions)), 3, self.shape.block)
         return logits
 
-    def image(self, sketch: Sketch, hint: Tensor) -> Tensor:
+    def drawn_grain(self, count: int, rng: torch.Generator) -> Tensor:
+        """Return standard normal values for `image`, (B, G, D/r, H/r, W/r), on the CPU."""
+        shape = self.shape
+        return torch.randn(count, shape.grain, *(n // shape.image_block for n in shape.grid), generator=rng)
+
+    def image(self, sketch: Sketch, hint: Tensor, grain: Tensor) -> Tensor:
         """Return the image, (B, 1, D, H, W), of about 0 to 1, that goes with a final label map.
 
         Parameters
         ----------
         hint : tensor, (B, L r^3, D/r, H/r, W/r), r the image's block
             The label map; see `generators.denoiser.label_hint`.
+        grain : tensor, (B, G, D/r, H/r, W/r)
+            See `drawn_grain`.
         """
         x = self.narrow(sketch.positions)
         x = functional.interpolate(x, size=hint.shape[2:], mode="trilinear")
-        x = self.with_labels(torch.cat([x, hint], dim=1))  # (B, C, D/r, H/r, W/r)
+        x = self.with_labels(torch.cat([x, hint], dim=1)) + self.grained(grain)  # (B, C, D/r, H/r, W/r)
         x = self.image_level(x, sketch.modulation, self._field(sketch.extents, self.shape.image_block, x))
         voxels: Tensor = pixelshuffle(self.voxels(functional.silu(x)), 3, self.shape.image_block)
         return voxels

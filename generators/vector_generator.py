@@ -128,13 +128,14 @@ class VectorGenerator(ABC):
         told = decoder.told(tokens.tokens.to(self._device), tokens.mask.to(self._device))
         # Drawn on the CPU, from this volume's own random stream, so that the device does not change it.
         normal = torch.randn(1, size.vector, generator=rng).to(self._device)
+        grain = decoder.drawn_grain(1, rng).to(self._device)
         sketch = decoder.sketch(self._vector(told, normal), told, torch.tensor([shape]))
         logits = _cut(decoder.label_logits(sketch)[0].double(), shape)
         wanted = wanted_voxels(tokens.record.targets, self.card.reference.labels, self.card.limits.voxel_mm**3)
         labels = labels_at_levels(logits, wanted).to(torch.uint8).numpy()
         # The label map is final from here on, and the image is drawn to it: so the two agree.
         whole = torch.from_numpy(placed(labels, size.grid, outside=0))[None]
-        image = decoder.image(sketch, label_hint(whole, size.label_count, size.image_block).to(self._device))
+        image = decoder.image(sketch, label_hint(whole, size.label_count, size.image_block).to(self._device), grain)
         return _cut(image[0].clamp(0, 1).float(), shape)[0].numpy(), np.ascontiguousarray(labels)
 
 

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from generators.adversarial import AdversarialGenerator
+from generators.adversarial_stage import AdversarialStage
 from generators.augmentation import volumes_mm3
 from generators.autoencoder import Autoencoder
 from generators.cards import write_card
 from generators.recipes import Recipe, TrainingPlan
 from generators.training_set import Facts, FactVectors, TrainingSet
 from generators.variational import GaussianPrior, VariationalGenerator
+from generators.variational_stage import VariationalStage
 from generators.vector_data import VectorData
 from generators.vector_decoder import VectorDecoder, VectorShape
-from generators.vector_stages import AdversarialStage, VariationalStage
 from generators.weights import ENCODER, save_weights
 from tests.builders_generators import CONCEPTS, GRID, card, tiny_encoder, tiny_recipe
 

@@ -20,7 +20,7 @@ from veraicon.evaluation.contact_sheet import SYNTHETIC, draw_planes
 from veraicon.evaluation.models import open_model
 from veraicon.evaluation.plan import Sampling
 
-_MODELS = ("hippocampus-t1", "hippocampus-t1-vae")
+_MODELS = ("hippocampus-t1", "hippocampus-t1-vae", "hippocampus-t1-gan")
 _REQUESTS = ((1200, 1150), (1400, 1350), (1600, 1500), (1800, 1650), (2000, 1800))  # anterior, posterior, mm3
 _SHAPE = (36, 50, 35)
 _CAPTION = (
@@ -34,7 +34,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     like = Volume(np.zeros(_SHAPE, np.float32), np.eye(4)[[2, 1, 0, 3]], "", "MR")
     ruler = load_measuring_network()
-    figure = Figure(figsize=(9, 1.35 * len(_REQUESTS) + 0.6), facecolor="black", layout="constrained")
+    figure = Figure(figsize=(4.5 * len(_MODELS), 1.35 * len(_REQUESTS) + 0.6), facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(_REQUESTS), 3 * len(_MODELS))
     for column, name in enumerate(_MODELS):

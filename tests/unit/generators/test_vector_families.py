@@ -181,6 +181,9 @@ def test_another_label_map_changes_the_image_most_where_it_differs() -> None:
             weights.copy_(0.1 * torch.randn(weights.shape, generator=rng))
         told = torch.randn(1, SHAPE.told, generator=rng)
         sketch = decoder.sketch(torch.randn(1, SHAPE.vector, generator=rng), told, torch.tensor([[14, 14, 14]]))
-        one, two = (decoder.image(sketch, label_hint(map_, 2, SHAPE.image_block)) for map_ in (labels, other))
+        grain = decoder.drawn_grain(1, rng)
+        one, two = (decoder.image(sketch, label_hint(map_, 2, SHAPE.image_block), grain) for map_ in (labels, other))
+        other_grain = decoder.image(sketch, label_hint(labels, 2, SHAPE.image_block), decoder.drawn_grain(1, rng))
     change = (one - two).abs()[0, 0]
     assert change[2:6, 2:6, 2:6].mean() > 3 * change[10:, 10:, 10:].mean()
+    assert (one != other_grain).float().mean() > 0.99

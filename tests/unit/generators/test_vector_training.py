@@ -42,6 +42,16 @@ def test_training_of_a_vae_brings_validation_people_closer() -> None:
     assert losses[-1]["image"] < 0.8 * losses[0]["image"]
 
 
+def test_the_discriminator_joins_a_vae_when_there_is_something_to_judge() -> None:
+    stage = stage_of("vae")
+    first = [weights.clone() for weights in stage._discriminator.parameters()]
+    assert "judged" not in stage.step(5, 20)
+    assert all(torch.equal(was, now) for was, now in zip(first, stage._discriminator.parameters(), strict=True))
+    assert {"judged", "discriminator"} <= set(stage.step(6, 20))
+    assert any(not torch.equal(was, now) for was, now in zip(first, stage._discriminator.parameters(), strict=True))
+    assert stage._networks["decoder"].grained.weight.abs().sum() > 0
+
+
 def test_training_of_a_gan_brings_its_volumes_closer_to_validation_people() -> None:
     stage = stage_of("gan")
     stage.rate = 1e-3
