@@ -153,8 +153,8 @@ def gradient_penalty(on_real: Tensor, real: Tensor) -> Tensor:
 def sliced_distance(real: Tensor, generated: Tensor, rng: torch.Generator) -> float:
     """Return how far apart two sets of volumes, (B, C, D, H, W), are as distributions of patches, on three scales.
 
-    Patches are projected on random directions; along each, the distance of the sorted projections is exact. This is what a GAN
-    is measured by on held-out people: its own losses say nothing about how good it is.
+    Patches are projected on random directions; along each, the distance of the sorted projections is exact. This is what VAE
+    and GAN are measured by on held-out people: losses against a discriminator say nothing about how good a volume is.
 
     References
     ----------

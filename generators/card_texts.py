@@ -68,7 +68,7 @@ TEXTS = {
     "stroke-lesion": _STROKE_LESION,
     "hippocampus-t1": _hippocampus("drawn by latent diffusion, first the labels and then the image that goes with them"),
     "hippocampus-t1-vae": _hippocampus(
-        "drawn by a conditional variational autoencoder; its images are smooth, and the check of sharpness refuses them"
+        "drawn by a conditional variational autoencoder; the check of sharpness refuses most of its volumes"
     ),
     "hippocampus-t1-gan": _hippocampus("drawn by a conditional generative adversarial network"),
 }

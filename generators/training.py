@@ -12,12 +12,12 @@ from typing import Any
 
 import structlog
 import torch
-from torch import Tensor
 
 from domain.errors import ConfigurationError, NonFiniteOutput
 from generators.adversarial_stage import AdversarialStage
 from generators.autoencoder import Autoencoder, AutoencoderShape, one_hot
 from generators.autoencoder_stages import ImageAutoencoderStage, LabelAutoencoderStage
+from generators.cards import training_default
 from generators.denoiser_stage import DenoiserStage
 from generators.latent_data import LatentData, latents_of, standardise_latents
 from generators.recipes import Parts, Recipe, TrainingPlan
@@ -79,7 +79,7 @@ def train(
     run_folder.mkdir(parents=True, exist_ok=True)
     _write_plan(recipe, run_folder, begin_from)
     if begin_from:
-        _adopt_autoencoders(recipe, run_folder, begin_from.states)
+        _adopt_autoencoders(recipe, run_folder, begin_from)
     for name in recipe.stages:
         if not stages or name in stages:
             stage = _stage(name, recipe, parts, run_folder, encoder, vectors)
@@ -97,7 +97,7 @@ def run_stage(stage: Stage, folder: Path, *, steps: int, plan: TrainingPlan, pro
     first, lowest, checks_since = 0, float("inf"), 0
     if last.exists():
         saved = load_checkpoint(last)
-        if saved["step"] >= steps:
+        if saved["step"] >= steps or saved.get("adopted"):
             return
         stage.restore(saved["stage"])
         first, lowest, checks_since = saved["step"], saved["lowest"], saved["checks_since"]
@@ -123,12 +123,14 @@ def run_stage(stage: Stage, folder: Path, *, steps: int, plan: TrainingPlan, pro
                 save_checkpoint({"stage": saved["stage"], "step": step + 1}, best)
 
 
-def _adopt_autoencoders(recipe: Recipe, run_folder: Path, states: dict[str, dict[str, Tensor]]) -> None:
-    """Put the autoencoders of a finished model where a run keeps its own, as finished stages."""
+def _adopt_autoencoders(recipe: Recipe, run_folder: Path, finished: Bundle) -> None:
+    """Put the autoencoders of a finished model where a run keeps its own, as stages that are trained no further."""
     for name in recipe.stages[:-1]:
         path = run_folder / f"{name}.pt"
         if not path.exists():
-            save_checkpoint({"stage": {"autoencoder": states[name.replace("-", "_")]}, "step": recipe.plan.steps[name]}, path)
+            stage = {"autoencoder": finished.states[name.replace("-", "_")]}
+            trained = int(training_default(finished.card, f"{name} steps") or recipe.plan.steps[name])
+            save_checkpoint({"stage": stage, "step": trained, "adopted": True}, path)
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:

@@ -1,7 +1,8 @@
 """Family VAE: the vector of a volume follows a normal distribution that depends on what is told.
 
 In training a posterior network reads the vector off a real volume; a prior network learns to say, from the tokens alone, where
-such vectors lie. A volume is then drawn from the prior. Pixel losses make its image smoother than a real one.
+such vectors lie. A volume is then drawn from the prior. Losses per voxel make its image smoother than a real one, which a
+discriminator mends in part.
 
 References
 ----------

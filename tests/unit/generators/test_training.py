@@ -277,11 +277,13 @@ def test_a_model_is_trained_stage_by_stage_resumed_and_exported_to_a_bundle_that
     assert [concept.kind for concept in card.concepts] == list(CONCEPTS)
     assert dict(card.training)["denoiser steps"] == "8"
     seen.clear()
+    recipe = replace(recipe, plan=replace(recipe.plan, steps={**steps, "image-autoencoder": 20}))
     train(
         recipe, parts, tmp_path / "further", encoder=tiny_encoder(recipe), vectors=_vectors(),
         begin_from=load_bundle(tmp_path / "bundle"), progress=lambda stage, _step, _steps, _loss: seen.append(stage),
     )  # fmt: skip
     assert set(seen) == {"denoiser"}, "a finished model's autoencoders are taken as they are"
+    assert load_checkpoint(tmp_path / "further" / "image-autoencoder.pt")["step"] == 12, "its card says how long they trained"
 
 
 def test_training_says_what_is_missing(tmp_path: Path) -> None:
