@@ -45,8 +45,8 @@ class GenerationRequest:
         ``sha256:`` over the sorted instance digests of the source series as it stood when the request was made.
     guidance : float or mapping of str to float
         See `Guidance`.
-    sampler_steps : int or None
-        Number of denoising steps; None: as many as the model's card advises.
+    sampler_steps : int
+        Number of denoising steps; 0: as many as the model's card advises.
     asked : tuple of ClinicalFact
         Values that the requester asks for; they stand above the EHR's.
     draw : int
@@ -61,7 +61,7 @@ class GenerationRequest:
     model: str
     seed: int
     guidance: Guidance
-    sampler_steps: int | None
+    sampler_steps: int
     requested_at: datetime
     requested_by: str
     asked: tuple[ClinicalFact, ...] = ()

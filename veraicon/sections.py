@@ -266,9 +266,7 @@ class GenerationSettings(_Section):
     redraws: int = Field(
         3, ge=0, le=20, description="new requests with another seed after a rejected volume; each rejection stays listed"
     )
-    sampler_steps: int | None = Field(
-        None, ge=1, le=1000, description="denoising steps; empty: as many as the model's card advises"
-    )
+    sampler_steps: int = Field(0, ge=0, le=1000, description="denoising steps; 0: as many as the model's card advises")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$", description="cpu or cuda (cuda:1 for another card)")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the generator; part of what decides the last bits")
     sentence_encoder: str = Field(
