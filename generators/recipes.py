@@ -81,7 +81,7 @@ class Recipe:
     volumes : mapping of str to tuple of int
         Labels whose volume a kind of fact is, for those kinds that are volumes.
     sampler_steps : int
-        As many as the card advises; the fewest that cost validation people nothing.
+        As many as the card advises; chosen on validation people.
     size_prior : SizePriorShape or None
         Of a model that draws how large each label is before it draws the label; each label's volume is then a fact.
     """
